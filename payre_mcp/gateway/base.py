@@ -1,0 +1,218 @@
+"""The ports: `Gateway` for a seller, `Wallet` for a consumer, `TopUpDesk` for the page behind a top-up link.
+
+Gateway verbs are those of card payments: authorize holds the most a call may cost, capture charges what it did cost and
+releases the rest, void releases all, refund returns a charge. All raise `PayreError` and nothing else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from payre_mcp.money import Money
+from payre_mcp.pricing import PriceSpec, Target
+from payre_mcp.receipts import Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRequest:
+    """One call of a priced target, before it runs. Arguments never leave the seller: only their digest does."""
+
+    api_key: str = field(repr=False)
+    server: str
+    target: Target
+    price_version: str
+    args_sha256: str
+    max_price: Money | None = None
+    """The caller's own limit: a call that may cost more is refused, not held for less."""
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """Money is held for this call; end it with capture or void. It lives on while its call runs."""
+
+    hold_id: int
+    part: int
+    consumer_id: int
+    request: CallRequest
+    spec: PriceSpec
+    held: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A call was charged. `receipt` is the signed proof; the same charge always has the same one."""
+
+    charge_id: str
+    amount: Money
+    fee: Money
+    receipt: str
+    balance: Money
+    """What the consumer has available after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """This idempotency key was paid before: the first settlement, and the first answer while it is kept."""
+
+    settlement: Settlement
+    result: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOutcome:
+    """What a successful call used and answered, for its charge and receipt. Never an amount: the ledger's side prices."""
+
+    usage: Mapping[str, int] = field(default_factory=dict[str, int])
+    result_sha256: str | None = None
+    stored_result: str = ""
+    """The answer as JSON, kept for replays of the call's idempotency key."""
+
+
+class Gateway(Protocol):
+    """The seller's side of the ledger."""
+
+    async def publish(self, server: str, prices: Mapping[Target, PriceSpec]) -> None:
+        """Record the server's price list. Only published prices can be charged, and a published one never changes."""
+        ...
+
+    async def authorize(self, request: CallRequest) -> Authorization | Replay:
+        """Hold the most that the call may cost. If the caller is cancelled meanwhile, the hold is given back.
+
+        Raises:
+            InvalidApiKey: The key is unknown, malformed, revoked or expired.
+            Forbidden: The key is of another role or mode, or bound to another server.
+            NotPriced: The target has no such published price.
+            PriceAboveLimit: The ceiling is above `request.max_price`.
+            InsufficientBalance: Less is available than the ceiling.
+            IdempotencyConflict: The key was used for another target or other arguments.
+            InProgress: The first call with this key still runs.
+            PayreUnavailable: The ledger cannot be reached in time; the call must not run.
+        """
+        ...
+
+    async def capture(self, authorization: Authorization, outcome: CallOutcome) -> Settlement:
+        """Charge what the call cost, at most what is held, and release the rest, in one transaction. Idempotent.
+
+        When it returns, the charge survives a power cut.
+
+        Raises:
+            HoldUnknown: The hold was lost before it reached the disk; nothing is charged.
+            HoldNotOpen: The hold ended otherwise, or expired and its money is gone.
+            PayreUnavailable: Not known to be charged.
+        """
+        ...
+
+    async def void(self, authorization: Authorization) -> None:
+        """Release what is held; nothing is charged. Idempotent, and never raises for a hold that has ended."""
+        ...
+
+    async def refund(self, charge_id: str, amount: Money | None = None, *, idempotency_key: str) -> Money:
+        """Return a charge, or `amount` of it, to the consumer; fee and net in proportion. Answers what was returned.
+
+        Raises:
+            NotFound: No such charge of this developer.
+            RefundExceedsCharge: More than the charge would be refunded in all.
+            IdempotencyConflict: The key was used before for something else.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what is queued and let go of the ledger."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A consumer's money: `available` is what a new call may use."""
+
+    consumer: str
+    balance: Money
+    held: Money
+    available: Money
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopUpView:
+    """A top-up: `status` is pending, completed or expired. `url` is where to pay it, where a page is mounted."""
+
+    id: str
+    consumer: str
+    amount: Money
+    status: str
+    url: str | None
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeView:
+    """A charge as its consumer sees it. `created_at` is in microseconds since 1970 UTC."""
+
+    id: str
+    server: str
+    kind: str
+    name: str
+    amount: Money
+    created_at: int
+    receipt: str
+
+
+class ChargePage(NamedTuple):
+    """Charges, newest first; `next_cursor` leads to the older ones, None at the end."""
+
+    charges: Sequence[ChargeView]
+    next_cursor: str | None
+
+
+class Wallet(Protocol):
+    """The consumer's side. Every method takes the consumer's own key and raises `InvalidApiKey` or `Forbidden` for it."""
+
+    async def get_balance(self, api_key: str) -> Balance:
+        """Balance, held and available, exact."""
+        ...
+
+    async def create_top_up(self, api_key: str, amount: Money) -> TopUpView:
+        """Ask for a top-up of $5 to $500. Moves no money: a person pays it at its `url`.
+
+        Raises:
+            InvalidRequest: The amount is outside the range.
+        """
+        ...
+
+    async def get_top_up(self, api_key: str, top_up_id: str) -> TopUpView:
+        """Whether a top-up was paid. Raises `NotFound` for one that is not the caller's."""
+        ...
+
+    async def list_charges(self, api_key: str, *, cursor: str | None = None, limit: int = 20) -> ChargePage:
+        """The consumer's charges, newest first."""
+        ...
+
+    async def get_charge(self, api_key: str, charge_id: str) -> ChargeView:
+        """One charge with its receipt. Raises `NotFound` for one that is not the caller's."""
+        ...
+
+    async def verify_receipt(self, api_key: str, receipt: str) -> Receipt:
+        """What a receipt says, if this ledger signed it for this consumer.
+
+        Raises:
+            ReceiptInvalid: Malformed, forged, altered, or somebody else's: all of these but the first read alike.
+        """
+        ...
+
+
+class TopUpDesk(Protocol):
+    """What the page behind a top-up link may do, by the secret token in the link."""
+
+    async def find_top_up(self, token: str) -> TopUpView:
+        """The top-up of this link. Raises `NotFound`."""
+        ...
+
+    async def pay_test_top_up(self, token: str) -> TopUpView:
+        """Credit a pending top-up with test money, once however often it is called.
+
+        Raises:
+            NotFound: No such top-up.
+            InvalidRequest: It has expired, or this ledger holds live money.
+        """
+        ...

@@ -1,0 +1,191 @@
+"""The gateway to a ledger in this process: prices a call, and turns it into ledger commands."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+
+import anyio
+import anyio.to_thread
+
+from payre_mcp.clock import US_PER_S, Clock
+from payre_mcp.directory import Developer, Directory, Server
+from payre_mcp.errors import (
+    HoldNotOpen,
+    HoldUnknown,
+    InsufficientBalance,
+    InvalidRequest,
+    NotFound,
+    NotPriced,
+    PayreUnavailable,
+    PriceAboveLimit,
+)
+from payre_mcp.gateway.access import Access
+from payre_mcp.gateway.base import Authorization, CallOutcome, CallRequest, Replay, Settlement
+from payre_mcp.gateway.statement import Statements
+from payre_mcp.gateway.top_ups import TopUps
+from payre_mcp.gateway.waiting import AsyncWriter
+from payre_mcp.ids import IdFactory, parse_id
+from payre_mcp.ledger.model import CHARGES, Capture, Done, Hold, Refund, Void, born
+from payre_mcp.ledger.store import Journal
+from payre_mcp.ledger.writer import HOLD_LIFE_US, Writer
+from payre_mcp.money import Money
+from payre_mcp.pricing import PriceSpec, Target
+
+AUTHORIZE_WITHIN_S = 5.0
+"""A ledger that does not answer a hold in this time counts as unreachable: the call does not run."""
+
+RESULT_LIFE_US = 24 * 3600 * US_PER_S
+"""How long the answer of a call with an idempotency key is kept."""
+
+LONGEST_RESULT = 256 * 1024
+"""Answers above this many characters are not kept for replays."""
+
+_LONGEST_KEY = 255
+
+
+class LocalGateway:
+    """`Gateway` over a ledger of this process. Prices, fees and receipts are made here, on the ledger's side."""
+
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        journal: Journal,
+        directory: Directory,
+        statements: Statements,
+        access: Access,
+        ids: IdFactory,
+        clock: Clock,
+        developer: Developer,
+        fee_bps: int,
+        top_ups: TopUps,
+        on_close: Callable[[], None],
+    ) -> None:
+        self._writer, self._async, self._journal = writer, AsyncWriter(writer), journal
+        self._directory, self._statements, self._access = directory, statements, access
+        self._ids, self._clock, self._developer, self._fee_bps = ids, clock, developer, fee_bps
+        self._top_ups, self._on_close = top_ups, on_close
+        self._servers: dict[str, Server] = {}
+        self._prices: dict[tuple[str, Target, str], PriceSpec] = {}
+
+    async def publish(self, server: str, prices: Mapping[Target, PriceSpec]) -> None:
+        """Record the server's price list. Publishing the same list again changes nothing."""
+        self._servers[server] = await anyio.to_thread.run_sync(self._directory.ensure_server, self._developer.id, server)
+        await anyio.to_thread.run_sync(self._directory.publish, self._servers[server].id, dict(prices))
+        for target, spec in prices.items():
+            self._prices[server, target, spec.version] = spec
+
+    async def authorize(self, request: CallRequest) -> Authorization | Replay:
+        """Hold the ceiling of the call; see `Gateway.authorize`."""
+        spec = self._prices.get((request.server, request.target, request.price_version))
+        if spec is None:
+            raise NotPriced(
+                f"{request.target.name!r} has no published price of this version; nothing ran and nothing was charged"
+            )
+        record = await self._access.consumer(request.api_key, server_id=self._servers[request.server].id)
+        held = spec.ceiling()
+        if request.max_price is not None and held > request.max_price:
+            raise PriceAboveLimit(price_micros=held.micros, limit_micros=request.max_price.micros)
+        hold = Hold(
+            self._ids.new(), record.part, record.owner_id, self._developer.id, record.id, held.micros, request.target.name,
+            self._clock.now_us() + HOLD_LIFE_US, key_digest(request.idempotency_key), _fingerprint(request),
+        )  # fmt: skip
+        try:
+            with anyio.move_on_after(AUTHORIZE_WITHIN_S):
+                return self._authorized(await self._async.ask(hold), request, spec)
+        except InsufficientBalance as error:
+            await self._top_ups.advise(error, record.owner_id)
+            raise
+        raise PayreUnavailable(
+            "the payment ledger did not answer in time; nothing ran and nothing was charged. Try again shortly"
+        )
+
+    async def capture(self, authorization: Authorization, outcome: CallOutcome) -> Settlement:
+        """Charge what the call cost; see `Gateway.capture`."""
+        self._writer.let_go(authorization.hold_id)
+        total = authorization.spec.quote(usage=outcome.usage).total
+        result = outcome.stored_result if len(outcome.stored_result) <= LONGEST_RESULT else ""
+        capture = Capture(
+            self._ids.new(), authorization.part, authorization.hold_id, authorization.consumer_id, self._developer.id,
+            min(total, authorization.held).micros, self._fee_bps, _detail(authorization.request, outcome),
+            result, self._clock.now_us() + RESULT_LIFE_US,
+        )  # fmt: skip
+        return self._settlement(await self._async.ask(capture))
+
+    async def void(self, authorization: Authorization) -> None:
+        """Release what is held; see `Gateway.void`."""
+        self._writer.let_go(authorization.hold_id)
+        try:
+            await self._async.ask(Void(self._ids.new(), authorization.part, authorization.hold_id, authorization.consumer_id))
+        except (HoldNotOpen, HoldUnknown):
+            return
+
+    async def refund(self, charge_id: str, amount: Money | None = None, *, idempotency_key: str) -> Money:
+        """Return a charge or a part of it; see `Gateway.refund`."""
+        number = parse_id("chg", charge_id)
+        charge = await anyio.to_thread.run_sync(self._journal.transfer, 0, number)
+        if charge is None or charge.kind not in CHARGES:
+            raise NotFound("no such charge; nothing was refunded")
+        micros = charge.amount_micros if amount is None else amount.micros
+        key = key_digest(idempotency_key, use="refund")
+        if not key:
+            raise InvalidRequest("a refund needs an idempotency key; nothing was refunded")
+        done = await self._async.ask(
+            Refund(self._ids.new(), charge.part, number, charge.consumer_id, self._developer.id, micros, key)
+        )
+        return Money(done.transfer.amount_micros)
+
+    async def aclose(self) -> None:
+        """Finish what is queued and let go of the ledger."""
+        await anyio.to_thread.run_sync(self._on_close)
+
+    def _authorized(self, done: Done, request: CallRequest, spec: PriceSpec) -> Authorization | Replay:
+        row = done.transfer
+        if done.replayed:
+            return Replay(self._settlement(done), json.loads(done.result) if done.result else None)
+        self._writer.keep_alive(born(row))
+        return Authorization(row.id, row.part, row.consumer_id, request, spec, Money(row.amount_micros))
+
+    def _settlement(self, done: Done) -> Settlement:
+        row = done.transfer
+        return Settlement(
+            charge_id=self._statements.charge_id(row),
+            amount=Money(row.amount_micros),
+            fee=Money(row.fee_micros),
+            receipt=self._statements.receipt(row),
+            balance=Money(done.account.available_micros),
+        )
+
+
+def key_digest(idempotency_key: str | None, *, use: str = "call") -> str:
+    """The ledger's form of a caller's idempotency key; empty for none.
+
+    Raises:
+        InvalidRequest: The key is not 1 to 255 visible ASCII characters.
+    """
+    if idempotency_key is None:
+        return ""
+    if not 0 < len(idempotency_key) <= _LONGEST_KEY or not all("!" <= each <= "~" for each in idempotency_key):
+        raise InvalidRequest("an idempotency key is 1 to 255 visible ASCII characters; nothing ran and nothing was charged")
+    return hashlib.sha256(f"{use}:{idempotency_key}".encode()).hexdigest()[:32]
+
+
+def _fingerprint(request: CallRequest) -> str:
+    if request.idempotency_key is None:
+        return ""
+    act = f"{request.server}\n{request.target.kind}\n{request.target.name}\n{request.args_sha256}"
+    return hashlib.sha256(act.encode()).hexdigest()[:32]
+
+
+def _detail(request: CallRequest, outcome: CallOutcome) -> str:
+    """The receipt's claims that no column of the journal holds."""
+    claims: dict[str, object] = {
+        "server": request.server,
+        "kind": request.target.kind,
+        "quantities": {"requests": 1, **outcome.usage},
+        "args_sha256": request.args_sha256,
+        "result_sha256": outcome.result_sha256,
+    }
+    if request.idempotency_key is not None:
+        claims["idempotency_key_sha256"] = hashlib.sha256(request.idempotency_key.encode()).hexdigest()
+    return json.dumps(claims, separators=(",", ":"))

@@ -1,0 +1,397 @@
+"""The only code that decides a money movement: `decide(batch, state, now)`. Pure: no I/O, no clock, integers alone.
+
+Commands are judged in order and each on its own: what one command changed, the next one sees, and a refusal leaves
+nothing behind. So a batch ends exactly where its commands one by one would have ended.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from payre_mcp.errors import (
+    CaptureExceedsHold,
+    HoldNotOpen,
+    HoldUnknown,
+    IdempotencyConflict,
+    InProgress,
+    InsufficientBalance,
+    InvalidApiKey,
+    InvalidRequest,
+    NotFound,
+    PayreError,
+    RefundExceedsCharge,
+)
+from payre_mcp.ledger.model import (
+    CHARGES,
+    HOLD_ENDS,
+    MAX_BALANCE_MICROS,
+    Account,
+    Capture,
+    Charge,
+    Command,
+    Done,
+    Expire,
+    Extend,
+    Extended,
+    Hold,
+    KeyState,
+    Kind,
+    OpenHold,
+    Refund,
+    TopUp,
+    Transfer,
+    Void,
+    born,
+)
+from payre_mcp.money import split_fee
+
+Answer = Done | Extended | PayreError
+"""What a caller is told: done, or the error to raise."""
+
+
+class Needs(NamedTuple):
+    """What a batch must have loaded before it can be judged; every list may hold an id that does not exist."""
+
+    accounts: list[int]
+    api_keys: list[int]
+    holds: list[int]
+    keys: list[tuple[int, int, str]]
+    """(consumer, developer, key)."""
+    charges: list[int]
+    """Charges to refund, with what was refunded of them before."""
+    written: list[int]
+    """Ids that this batch may have written in an earlier try whose outcome is unknown."""
+
+
+def needs(batch: Sequence[Command], *, repeated: bool = False) -> Needs:
+    """What `decide` will look up for this batch. `repeated`: an earlier try may have been committed after all."""
+    out = Needs([], [], [], [], [], [])
+    for command in batch:
+        out.accounts.append(command.consumer_id)
+        match command:
+            case Hold() | Charge():
+                out.api_keys.append(command.api_key_id)
+                if command.key:
+                    out.keys.append((command.consumer_id, command.developer_id, command.key))
+            case Capture() | Void() | Expire() | Extend():
+                out.holds.append(command.hold_id)
+            case TopUp():
+                out.keys.append((command.consumer_id, 0, command.key))
+            case Refund():
+                out.charges.append(command.charge_id)
+                out.keys.append((command.consumer_id, command.developer_id, command.key))
+        if repeated and not isinstance(command, Extend):
+            out.written.append(command.id)
+    return out
+
+
+@dataclass(slots=True)
+class State:
+    """All that a batch may need, loaded under lock; `decide` keeps it current while it judges."""
+
+    accounts: dict[int, Account] = field(default_factory=dict[int, Account])
+    api_keys: dict[int, KeyState] = field(default_factory=dict[int, KeyState])
+    holds: dict[int, OpenHold] = field(default_factory=dict[int, OpenHold])
+    charges: dict[int, Transfer] = field(default_factory=dict[int, Transfer])
+    late_charges: dict[int, Transfer] = field(default_factory=dict[int, Transfer])
+    """Charges made after their hold had expired, by hold id."""
+    written: dict[int, Transfer] = field(default_factory=dict[int, Transfer])
+    ends: dict[int, Transfer] = field(default_factory=dict[int, Transfer])
+    """How a hold that is no longer open ended, by hold id."""
+    refunded: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
+    """Amount and fee already refunded, by charge id."""
+    by_key: dict[tuple[int, int, str], list[Transfer]] = field(default_factory=dict[tuple[int, int, str], list[Transfer]])
+    """The whole history of an idempotency key, by (consumer, developer, key), in order of id."""
+    results: dict[int, str] = field(default_factory=dict[int, str])
+    """Stored results by capture id."""
+
+
+@dataclass(slots=True)
+class Decision:
+    """What to write, all or nothing, and what to answer once it is durable."""
+
+    transfers: list[Transfer] = field(default_factory=list[Transfer])
+    opened: list[OpenHold] = field(default_factory=list[OpenHold])
+    closed: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    """(part, hold id) of holds that ended."""
+    extended: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
+    """(part, hold id, expires_at)."""
+    balances: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict[tuple[int, int], tuple[int, int]])
+    """(balance, held) deltas by (part, consumer)."""
+    earnings: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict[tuple[int, int], tuple[int, int]])
+    """(earned, fees) deltas by (part, developer)."""
+    results: list[tuple[int, int, str, int]] = field(default_factory=list[tuple[int, int, str, int]])
+    """(part, capture id, body, expires_at)."""
+    answers: list[Answer] = field(default_factory=list[Answer])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing needs writing."""
+        return not (self.transfers or self.extended)
+
+
+def decide(batch: Sequence[Command], state: State, now: int) -> Decision:
+    """Judge a batch. `state` holds what `needs` named; it is used up."""
+    judge = _Judge(state, now)
+    for command in batch:
+        judge.out.answers.append(judge.repeat(command) or _JUDGES[type(command)](judge, command))
+    return judge.out
+
+
+class _Judge:
+    def __init__(self, state: State, now: int) -> None:
+        self.state, self.now, self.out = state, now, Decision()
+
+    def repeat(self, command: Command) -> Answer | None:
+        """The answer of an earlier try of this very command, where its commit went through unseen."""
+        if not self.state.written or isinstance(command, Extend):
+            return None
+        row = self.state.written.get(command.id)
+        return None if row is None else Done(row, self.state.accounts[row.consumer_id])
+
+    def top_up(self, command: TopUp) -> Answer:
+        account = self.state.accounts.get(command.consumer_id)
+        if account is None:
+            return NotFound("no such consumer; nothing was credited")
+        if first := self.paid(command.consumer_id, 0, command.key):
+            if first.amount_micros != command.amount_micros:
+                return IdempotencyConflict("this top-up was credited before with another amount; nothing was credited now")
+            return self.replay(first)
+        if command.amount_micros <= 0 or account.balance_micros + command.amount_micros > MAX_BALANCE_MICROS:
+            return InvalidRequest("a top-up is above zero and keeps the balance within $1,000,000; nothing was credited")
+        row = self.row(command, Kind.TOP_UP, command.consumer_id, 0, command.amount_micros, key=command.key)
+        return self.write(row, command.amount_micros, 0)
+
+    def hold(self, command: Hold) -> Answer:
+        slot = 1
+        if command.key:
+            attempt = self.attempt(command)
+            if not isinstance(attempt, int):
+                return attempt
+            slot = attempt
+        if refusal := self.refusal(command):
+            return refusal
+        row = self.row(
+            command, Kind.HOLD, command.consumer_id, command.developer_id, command.amount_micros,
+            key=command.key, slot=slot, fingerprint=command.fingerprint, api_key_id=command.api_key_id,
+            tool=command.tool, expires_at=command.expires_at,
+        )  # fmt: skip
+        hold = born(row)
+        self.state.holds[command.id] = hold
+        self.out.opened.append(hold)
+        return self.write(row, 0, command.amount_micros)
+
+    def charge(self, command: Charge) -> Answer:
+        if command.key:
+            attempt = self.attempt(command)
+            if not isinstance(attempt, int):
+                return attempt
+        if refusal := self.refusal(command):
+            return refusal
+        return self.write_charge(
+            command, Kind.CHARGE, command.consumer_id, command.developer_id,
+            key=command.key, fingerprint=command.fingerprint, api_key_id=command.api_key_id, tool=command.tool,
+        )  # fmt: skip
+
+    def capture(self, command: Capture) -> Answer:
+        hold = self.state.holds.get(command.hold_id)
+        if hold is None:
+            return self.late_capture(command)
+        if (hold.consumer_id, hold.developer_id) != (command.consumer_id, command.developer_id):
+            return HoldUnknown("no such hold of this consumer and developer; nothing was charged")
+        if not 0 <= command.amount_micros <= hold.amount_micros:
+            return CaptureExceedsHold("a capture is at most what was held; nothing was charged and the hold stands")
+        self.close(hold)
+        return self.write_charge(
+            command, Kind.CAPTURE, hold.consumer_id, hold.developer_id, ref_id=hold.id, held=hold.amount_micros,
+            key=hold.key, fingerprint=hold.fingerprint, api_key_id=hold.api_key_id, tool=hold.tool,
+        )  # fmt: skip
+
+    def late_capture(self, command: Capture) -> Answer:
+        """A capture whose hold is gone: the same answer again, a late charge, or an error."""
+        end = self.state.ends.get(command.hold_id)
+        if end is None or (end.consumer_id, end.developer_id) != (command.consumer_id, command.developer_id):
+            return HoldUnknown("no such hold; it was never made, or was lost in a crash. Nothing was charged")
+        if end.kind == Kind.CAPTURE:
+            return self.replay(end)
+        if end.kind == Kind.VOID:
+            return HoldNotOpen("this hold was voided; nothing was charged")
+        if not 0 <= command.amount_micros <= end.held_micros:
+            return CaptureExceedsHold("a capture is at most what was held; nothing was charged")
+        if late := self.state.late_charges.get(command.hold_id):
+            return self.replay(late)
+        if end.key and not isinstance(self.attempt(end), int):
+            return HoldNotOpen("this hold expired and its idempotency key was used again since; nothing was charged")
+        account = self.state.accounts[command.consumer_id]
+        if account.available_micros < command.amount_micros:
+            return HoldNotOpen("this hold expired and its money was spent meanwhile; nothing was charged")
+        done = self.write_charge(
+            command, Kind.CHARGE, end.consumer_id, end.developer_id, ref_id=end.ref_id,
+            key=end.key, fingerprint=end.fingerprint, api_key_id=end.api_key_id, tool=end.tool,
+        )  # fmt: skip
+        self.state.late_charges[command.hold_id] = done.transfer
+        return done
+
+    def void(self, command: Void) -> Answer:
+        return self.release(command, Kind.VOID)
+
+    def expire(self, command: Expire) -> Answer:
+        hold = self.state.holds.get(command.hold_id)
+        if hold is not None and hold.expires_at > self.now:
+            return HoldNotOpen("this hold was extended meanwhile")
+        return self.release(command, Kind.EXPIRE)
+
+    def release(self, command: Void | Expire, kind: Kind) -> Answer:
+        hold = self.state.holds.get(command.hold_id)
+        if hold is None or hold.consumer_id != command.consumer_id:
+            end = self.state.ends.get(command.hold_id)
+            if end is None or end.consumer_id != command.consumer_id:
+                return HoldUnknown("no such hold; there is nothing to give back")
+            if end.kind == Kind.CAPTURE:
+                return HoldNotOpen("this hold was captured; use a refund to give money back")
+            return self.replay(end)
+        self.close(hold)
+        row = self.row(
+            command, kind, hold.consumer_id, hold.developer_id, hold.amount_micros, ref_id=hold.id, held=hold.amount_micros,
+            key=hold.key, slot=-hold.slot, fingerprint=hold.fingerprint, api_key_id=hold.api_key_id, tool=hold.tool,
+        )  # fmt: skip
+        return self.write(row, 0, -hold.amount_micros)
+
+    def extend(self, command: Extend) -> Answer:
+        hold = self.state.holds.get(command.hold_id)
+        if hold is None or hold.consumer_id != command.consumer_id:
+            return HoldNotOpen("this hold has ended; it cannot be extended")
+        if command.expires_at > hold.expires_at:
+            self.state.holds[hold.id] = hold._replace(expires_at=command.expires_at)
+            self.out.extended.append((hold.part, hold.id, command.expires_at))
+        return Extended(hold.id, self.state.holds[hold.id].expires_at)
+
+    def refund(self, command: Refund) -> Answer:
+        charge = self.state.charges.get(command.charge_id)
+        if charge is None or (charge.consumer_id, charge.developer_id) != (command.consumer_id, command.developer_id):
+            return NotFound("no such charge of this developer; nothing was refunded")
+        if first := self.paid(charge.consumer_id, charge.developer_id, command.key):
+            if (first.kind, first.ref_id, first.amount_micros) != (Kind.REFUND, charge.id, command.amount_micros):
+                return IdempotencyConflict("this key was used before for something else; nothing was refunded")
+            return self.replay(first)
+        amount_before, fee_before = self.state.refunded.get(charge.id, (0, 0))
+        total = amount_before + command.amount_micros
+        if command.amount_micros <= 0 or total > charge.amount_micros:
+            return RefundExceedsCharge("refunds of a charge are above zero and sum to at most the charge; nothing was refunded")
+        if self.state.accounts[charge.consumer_id].balance_micros + command.amount_micros > MAX_BALANCE_MICROS:
+            return InvalidRequest("the refund would lift the balance above $1,000,000; nothing was refunded")
+        # The fee comes back in proportion to all that is refunded so far, so a whole refund returns the whole fee.
+        fee = charge.fee_micros * total // charge.amount_micros - fee_before
+        self.state.refunded[charge.id] = (total, fee_before + fee)
+        row = self.row(
+            command, Kind.REFUND, charge.consumer_id, charge.developer_id, command.amount_micros, ref_id=charge.id,
+            fee=fee, fee_bps=charge.fee_bps, key=command.key, api_key_id=charge.api_key_id, tool=charge.tool,
+        )  # fmt: skip
+        self.earn(row, -1)
+        return self.write(row, command.amount_micros, 0)
+
+    def attempt(self, command: Hold | Charge | Transfer) -> int | Answer:
+        """The slot of the next hold under this key, or the answer of the act that the key already names."""
+        history = self.state.by_key.get((command.consumer_id, command.developer_id, command.key), ())
+        if any(row.fingerprint != command.fingerprint for row in history):
+            return IdempotencyConflict(
+                "this idempotency key was used before with another target or other arguments; nothing ran and nothing "
+                "was charged. Use a new key for a new call"
+            )
+        holds = ends = 0
+        for row in history:
+            if row.slot == 0:
+                return self.replay(row)
+            holds += row.kind == Kind.HOLD
+            ends += row.kind in HOLD_ENDS
+        if holds > ends:
+            return InProgress("the first call with this idempotency key still runs; ask again shortly. It is not charged twice")
+        return holds + 1
+
+    def refusal(self, command: Hold | Charge) -> PayreError | None:
+        account = self.state.accounts.get(command.consumer_id)
+        key = self.state.api_keys.get(command.api_key_id)
+        if account is None or key is None or key.revoked_at or 0 < key.expires_at <= self.now:
+            return InvalidApiKey("this Payre key is revoked or expired; nothing ran and nothing was charged")
+        if command.amount_micros < 0:
+            return InvalidRequest("an amount is zero or more; nothing was charged")
+        short = command.amount_micros - account.available_micros
+        if short > 0:
+            return InsufficientBalance(
+                price_micros=command.amount_micros, balance_micros=account.available_micros, shortfall_micros=short
+            )
+        return None
+
+    def paid(self, consumer_id: int, developer_id: int, key: str) -> Transfer | None:
+        """What this key has already moved for good, if anything."""
+        history = self.state.by_key.get((consumer_id, developer_id, key), ())
+        return next((row for row in history if row.slot == 0), None)
+
+    def replay(self, row: Transfer) -> Done:
+        return Done(row, self.state.accounts[row.consumer_id], replayed=True, result=self.state.results.get(row.id, ""))
+
+    def write_charge(
+        self, command: Capture | Charge, kind: Kind, consumer_id: int, developer_id: int, *, held: int = 0, **columns: Any
+    ) -> Done:
+        fee, _ = split_fee(command.amount_micros, command.fee_bps)
+        row = self.row(
+            command, kind, consumer_id, developer_id, command.amount_micros,
+            fee=fee, fee_bps=command.fee_bps, held=held, detail=command.detail, **columns,
+        )  # fmt: skip
+        self.earn(row, 1)
+        done = self.write(row, -command.amount_micros, -held)
+        if isinstance(command, Capture) and command.result and row.key:
+            self.out.results.append((row.part, row.id, command.result, command.result_expires_at))
+            self.state.results[row.id] = command.result
+        return done
+
+    def row(
+        self, command: Any, kind: Kind, consumer_id: int, developer_id: int, amount: int, *,
+        ref_id: int = 0, fee: int = 0, fee_bps: int = 0, held: int = 0, key: str = "", slot: int = 0,
+        fingerprint: str = "", api_key_id: int = 0, tool: str = "", expires_at: int = 0, detail: str = "",
+    ) -> Transfer:  # fmt: skip
+        return Transfer(
+            command.part, command.id, int(kind), consumer_id, developer_id, ref_id, amount, fee, fee_bps, held,
+            key, slot, fingerprint, api_key_id, tool, self.now, expires_at, detail,
+        )  # fmt: skip
+
+    def write(self, row: Transfer, balance: int, held: int) -> Done:
+        """Take the row into the decision and move the consumer's account by these deltas."""
+        account = self.state.accounts[row.consumer_id]
+        account = Account(account.id, account.balance_micros + balance, account.held_micros + held)
+        assert account.held_micros >= 0
+        assert account.balance_micros >= account.held_micros
+        self.state.accounts[row.consumer_id] = account
+        owner = (row.part, row.consumer_id)
+        before = self.out.balances.get(owner, (0, 0))
+        self.out.balances[owner] = (before[0] + balance, before[1] + held)
+        self.out.transfers.append(row)
+        if row.key:
+            self.state.by_key.setdefault((row.consumer_id, row.developer_id, row.key), []).append(row)
+        if row.kind in CHARGES:
+            self.state.charges[row.id] = row
+        if row.kind in HOLD_ENDS:
+            self.state.ends[row.ref_id] = row
+        return Done(row, account)
+
+    def close(self, hold: OpenHold) -> None:
+        del self.state.holds[hold.id]
+        self.out.closed.append((hold.part, hold.id))
+
+    def earn(self, row: Transfer, sign: int) -> None:
+        owner = (row.part, row.developer_id)
+        earned, fees = self.out.earnings.get(owner, (0, 0))
+        net = row.amount_micros - row.fee_micros
+        self.out.earnings[owner] = (earned + sign * net, fees + sign * row.fee_micros)
+
+
+_JUDGES: dict[type, Callable[[_Judge, Any], Answer]] = {
+    TopUp: _Judge.top_up,
+    Hold: _Judge.hold,
+    Capture: _Judge.capture,
+    Void: _Judge.void,
+    Expire: _Judge.expire,
+    Extend: _Judge.extend,
+    Charge: _Judge.charge,
+    Refund: _Judge.refund,
+}

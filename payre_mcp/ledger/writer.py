@@ -1,0 +1,304 @@
+"""Group commit: one thread, one connection, one transaction for all that waits.
+
+While a commit runs, requests pile up; the next transaction takes them all. There is no timer: alone, a command goes at
+once. Callers are answered only after COMMIT, in one wake-up per event loop.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from payre_mcp.clock import US_PER_S, Clock
+from payre_mcp.errors import PayreError, PayreUnavailable
+from payre_mcp.ids import IdFactory
+from payre_mcp.ledger.kernel import Answer, decide, needs
+from payre_mcp.ledger.model import Command, Done, Expire, Extend, Hold, Kind, OpenHold, Void
+from payre_mcp.ledger.store import Store, StoreBusy, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+BATCH_LIMIT = 512
+QUEUE_LIMIT = 8192
+HOLD_LIFE_US = 900 * US_PER_S
+"""How long a hold lives when nobody ends or extends it."""
+SWEEP_EVERY_S = 5.0
+_TRIES = 2
+
+_CHEAP = (Hold, Void, Expire, Extend)
+"""Commands that may be lost in a power cut: a lost hold only frees money, and a lost release happens again."""
+
+
+class Mailbox(Protocol):
+    """Where answers go: one per event loop, so that a batch wakes each loop once."""
+
+    def deliver(self, answered: Sequence[tuple["Ticket", Answer]]) -> None:
+        """Hand the answers over; called from the writer's thread and must not block. May raise if nobody is there."""
+        ...
+
+
+class Ticket:
+    """One caller's claim to an answer. Setting `abandoned` says that the caller has left."""
+
+    __slots__ = ("abandoned", "mailbox")
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox = mailbox
+        self.abandoned = False
+
+
+class Writer:
+    """The only thread that writes this ledger in this process.
+
+    Safe to call from any thread. A process that forked must open a ledger of its own.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, ids: IdFactory, *, queue_limit: int = QUEUE_LIMIT, sweep_every_s: float = SWEEP_EVERY_S
+    ) -> None:
+        self._store, self._clock, self._ids = store, clock, ids
+        self._queue: deque[tuple[Command, Ticket]] = deque()
+        self._queue_limit, self._sweep_every_s = queue_limit, sweep_every_s
+        self._wake = threading.Condition()
+        self._closing = False
+        self._failure: BaseException | None = None
+        self._running: dict[int, OpenHold] = {}
+        self._sweeps: list[_Sweep] = []
+        self._nobody = Ticket(_Nobody())
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="payre-ledger-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, command: Command, ticket: Ticket) -> None:
+        """Queue a command; its answer goes to the ticket's mailbox once it is durable.
+
+        Raises:
+            PayreUnavailable: The queue is full, the writer has stopped, or this process forked from its owner.
+                Nothing was queued.
+        """
+        if os.getpid() != self._pid:
+            raise PayreUnavailable(
+                "this ledger was opened before the process forked; open it again in the child. Nothing was charged"
+            )
+        with self._wake:
+            if self._closing or self._failure is not None:
+                raise PayreUnavailable("the payment ledger is closed; nothing ran and nothing was charged")
+            if len(self._queue) >= self._queue_limit:
+                raise PayreUnavailable("the payment ledger is busy; nothing ran and nothing was charged. Try again shortly")
+            self._queue.append((command, ticket))
+            self._wake.notify()
+
+    def ask(self, command: Command) -> Done:
+        """Submit a command and block until it is done; for threads without an event loop.
+
+        Raises:
+            PayreError: What the ledger answered instead.
+        """
+        mailbox = _Blocking()
+        self.submit(command, Ticket(mailbox))
+        answer = mailbox.wait()
+        if isinstance(answer, PayreError):
+            raise answer
+        assert isinstance(answer, Done)
+        return answer
+
+    def keep_alive(self, hold: OpenHold) -> None:
+        """Extend this hold for as long as it takes, until `let_go`: its call runs in this process."""
+        self._running[hold.id] = hold
+
+    def let_go(self, hold_id: int) -> None:
+        """Stop extending a hold."""
+        self._running.pop(hold_id, None)
+
+    def give_back(self, answer: Answer) -> None:
+        """Void the hold of a caller who left before hearing of it."""
+        if isinstance(answer, Done) and answer.transfer.kind == Kind.HOLD and not answer.replayed:
+            row = answer.transfer
+            with self._wake:
+                self._queue.append((Void(self._ids.new(), row.part, row.id, row.consumer_id), self._nobody))
+                self._wake.notify()
+
+    def sweep(self) -> int:
+        """Do now what happens every few seconds: extend the holds whose calls run here, expire those whose time is over.
+
+        Blocks; returns how many holds expired.
+        """
+        request = _Sweep()
+        with self._wake:
+            if self._closing or self._failure is not None:
+                raise PayreUnavailable("the payment ledger is closed")
+            self._sweeps.append(request)
+            self._wake.notify()
+        request.done.wait()
+        return request.expired
+
+    def close(self) -> None:
+        """Finish what is queued, then stop and close the store. Calling it again does nothing."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if os.getpid() == self._pid:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            next_sweep = 0.0
+            while True:
+                if self._sweeps or time.monotonic() >= next_sweep:
+                    self._sweep_quietly()
+                    next_sweep = time.monotonic() + self._sweep_every_s
+                batch = self._drain(next_sweep)
+                if batch is None:
+                    break
+                if batch:
+                    self._settle([command for command, _ in batch], [ticket for _, ticket in batch])
+        except BaseException as failure:
+            self._failure = failure
+            logger.critical("the ledger writer stopped; every call is refused until the process restarts", exc_info=failure)
+        finally:
+            self._abandon_all()
+            self._store.close()
+
+    def _sweep(self) -> int:
+        now = self._clock.now_us()
+        for hold in list(self._running.values()):
+            if hold.expires_at - now < HOLD_LIFE_US // 2:
+                longer = hold._replace(expires_at=now + HOLD_LIFE_US)
+                self._settle([Extend(hold.part, hold.id, hold.consumer_id, longer.expires_at)], [self._nobody])
+                if hold.id in self._running:
+                    self._running[hold.id] = longer
+        over = self._store.expired(now, BATCH_LIMIT)
+        batch = [Expire(self._ids.new(), hold.part, hold.id, hold.consumer_id) for hold in over if hold.id not in self._running]
+        if batch:
+            self._settle(batch, [self._nobody] * len(batch))
+        return len(batch)
+
+    def _drain(self, until: float) -> list[tuple[Command, Ticket]] | None:
+        """All that waits, up to the batch limit; empty when it is time to sweep, None when it is time to stop."""
+        with self._wake:
+            while not self._queue:
+                if self._closing:
+                    return None
+                rest = until - time.monotonic()
+                if rest <= 0 or self._sweeps:
+                    return []
+                self._wake.wait(rest)
+            taken = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_LIMIT))]
+        # A hold whose caller has left before we began needs no undoing: it never was.
+        return [(command, ticket) for command, ticket in taken if not (ticket.abandoned and isinstance(command, Hold))]
+
+    def _settle(self, batch: Sequence[Command], tickets: Sequence[Ticket]) -> None:
+        """Commit a batch and answer it. A command that breaks the transaction is split out and fails alone."""
+        try:
+            answers: Sequence[Answer] = self._commit(batch)
+        except StoreUnavailable as error:
+            logger.error("the ledger cannot be written: %s", error)  # noqa: TRY400 - the sentence says it all
+            answers = [PayreUnavailable("the payment ledger cannot be written; nothing was charged")] * len(batch)
+        except StoreBusy:
+            answers = [PayreUnavailable("the payment ledger is busy; nothing was charged. Try again shortly")] * len(batch)
+        except Exception as error:
+            if len(batch) > 1:
+                half = len(batch) // 2
+                self._settle(batch[:half], tickets[:half])
+                self._settle(batch[half:], tickets[half:])
+                return
+            logger.exception("the ledger could not decide a %s", type(batch[0]).__name__)
+            answers = [_internal_error(error)]
+        self._answer(tickets, answers)
+
+    def _commit(self, batch: Sequence[Command]) -> list[Answer]:
+        durable = not all(isinstance(command, _CHEAP) for command in batch)
+        for attempt in range(_TRIES):
+            try:
+                return self._transact(batch, durable=durable, repeated=attempt > 0)
+            except StoreBusy:
+                if attempt == _TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _transact(self, batch: Sequence[Command], *, durable: bool, repeated: bool) -> list[Answer]:
+        try:
+            self._store.begin(durable=durable)
+            state = self._store.load(needs(batch, repeated=repeated))
+            decision = decide(batch, state, self._clock.now_us())
+            if decision.is_empty:
+                self._store.rollback()
+            else:
+                self._store.apply(decision)
+                self._store.commit()
+        except BaseException:
+            self._store.rollback()
+            raise
+        return decision.answers
+
+    def _answer(self, tickets: Sequence[Ticket], answers: Sequence[Answer]) -> None:
+        by_mailbox: dict[Mailbox, list[tuple[Ticket, Answer]]] = {}
+        for ticket, answer in zip(tickets, answers, strict=True):
+            by_mailbox.setdefault(ticket.mailbox, []).append((ticket, answer))
+        for mailbox, answered in by_mailbox.items():
+            try:
+                mailbox.deliver(answered)
+            except Exception:  # noqa: BLE001 - a loop that has closed must not stop the writer
+                logger.warning("%d callers left before their answer; their holds are given back", len(answered))
+                for _, answer in answered:
+                    self.give_back(answer)
+
+    def _sweep_quietly(self) -> None:
+        with self._wake:
+            requests, self._sweeps = self._sweeps, []
+        try:
+            expired = self._sweep()
+            for request in requests:
+                request.expired = expired
+        except (StoreBusy, StoreUnavailable) as error:
+            logger.warning("expired holds wait for the next sweep: %s", error)
+        finally:
+            for request in requests:
+                request.done.set()
+
+    def _abandon_all(self) -> None:
+        with self._wake:
+            self._closing = True
+            rest, self._queue = list(self._queue), deque()
+            sweeps, self._sweeps = self._sweeps, []
+        for request in sweeps:
+            request.done.set()
+        if rest:
+            self._answer([ticket for _, ticket in rest], [PayreUnavailable()] * len(rest))
+
+
+class _Nobody:
+    def deliver(self, answered: Sequence[tuple[Ticket, Answer]]) -> None:
+        for _, answer in answered:
+            if isinstance(answer, PayreUnavailable):
+                logger.warning("a hold could not be given back now; it expires by itself")
+
+
+class _Sweep:
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.expired = 0
+
+
+class _Blocking:
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._answer: Answer | None = None
+
+    def deliver(self, answered: Iterable[tuple[Ticket, Answer]]) -> None:
+        ((_, self._answer),) = answered
+        self._event.set()
+
+    def wait(self) -> Answer:
+        self._event.wait()
+        assert self._answer is not None
+        return self._answer
+
+
+def _internal_error(error: Exception) -> PayreError:
+    failed = PayreError("the payment ledger could not decide this; nothing was charged")
+    failed.__cause__ = error
+    return failed

@@ -1,0 +1,184 @@
+"""Receipts: signed proof of one charge, as a compact JWS (RFC 7515) with HS256 (RFC 7518) and a `kid`.
+
+The signing keys form a ring: the newest signs, all verify, so a key can be rotated without voiding old receipts.
+A receipt is a pure function of its charge, so the ledger stores no signatures and can issue the same one again.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from payre_mcp.errors import ReceiptInvalid
+from payre_mcp.money import Money
+
+_LONGEST_TOKEN = 16_384
+_SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What a receipt says. Amounts are integer micros, ids are strings, `issued_at` is seconds since 1970 UTC.
+
+    Digests are SHA-256 in hex: of the arguments and the result in canonical JSON, and of the caller's idempotency key.
+    """
+
+    charge_id: str
+    issuer: str
+    consumer: str
+    developer: str
+    issued_at: int
+    mode: str
+    server: str
+    kind: str
+    name: str
+    amount_micros: int
+    fee_micros: int
+    variant: str | None = None
+    quantities: Mapping[str, int] = field(default_factory=dict[str, int])
+    args_sha256: str | None = None
+    result_sha256: str | None = None
+    idempotency_key_sha256: str | None = None
+    currency: str = "USD"
+    version: int = 1
+
+    @property
+    def amount(self) -> Money:
+        """What the consumer paid."""
+        return Money(self.amount_micros)
+
+    def claims(self) -> dict[str, Any]:
+        """The JWT claims: registered names where RFC 7519 has one, absent where unknown."""
+        return {_CLAIM.get(name, name): value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_claims(cls, claims: Mapping[str, Any]) -> "Receipt":
+        """The receipt that says these claims; the inverse of `claims`."""
+        known = {_CLAIM.get(each.name, each.name): each.name for each in fields(cls)}
+        return cls(**{known[name]: value for name, value in claims.items()})
+
+
+_CLAIM = {"charge_id": "jti", "issuer": "iss", "consumer": "sub", "developer": "aud", "issued_at": "iat", "version": "v"}
+
+
+class KeyRing:
+    """The ledger's signing secrets by key id; the last one signs.
+
+    Holds secrets: `repr` shows the ids alone.
+    """
+
+    def __init__(self, secrets_by_kid: Mapping[str, bytes]) -> None:
+        if not secrets_by_kid:
+            raise ValueError("a key ring needs at least one key")
+        if any(len(secret) < _SECRET_BYTES for secret in secrets_by_kid.values()):
+            raise ValueError(f"a receipt secret needs at least {_SECRET_BYTES} bytes")
+        self._secrets = dict(secrets_by_kid)
+        self._headers = {kid: _header(kid) for kid in self._secrets}
+        self._current = next(reversed(self._secrets))
+
+    def __repr__(self) -> str:
+        return f"KeyRing({', '.join(self._secrets)})"
+
+    @classmethod
+    def generate(cls) -> "KeyRing":
+        """A ring with one fresh key."""
+        return cls({_new_kid(): secrets.token_bytes(_SECRET_BYTES)})
+
+    def rotated(self) -> "KeyRing":
+        """This ring with a fresh key that signs from now on; receipts signed before stay valid."""
+        return KeyRing({**self._secrets, _new_kid(): secrets.token_bytes(_SECRET_BYTES)})
+
+    @classmethod
+    def parse(cls, text: str) -> "KeyRing":
+        """Read `kid:base64url-secret` entries separated by commas or lines, oldest first.
+
+        Raises:
+            ValueError: An entry has another form; the message does not repeat it.
+        """
+        ring: dict[str, bytes] = {}
+        for entry in text.replace(",", "\n").split():
+            kid, colon, secret = entry.partition(":")
+            if not colon or not kid.isascii() or not kid.isalnum():
+                raise ValueError("a receipt key is written kid:secret, with letters and digits as kid")
+            ring[kid] = _decode(secret)
+        return cls(ring)
+
+    def dump(self) -> str:
+        """The text that `parse` reads. It holds the secrets."""
+        return "".join(f"{kid}:{_encode(secret)}\n" for kid, secret in self._secrets.items())
+
+    @classmethod
+    def open_file(cls, path: Path) -> "KeyRing":
+        """The ring kept in `path`, made with one fresh key (mode 0600) where there is none."""
+        if not path.exists():
+            path.touch(mode=0o600, exist_ok=True)
+            if not path.read_text():
+                path.write_text(cls.generate().dump())
+        return cls.parse(path.read_text())
+
+    def sign(self, receipt: Receipt) -> str:
+        """The token of a receipt under the newest key. Deterministic: the same receipt and key give the same token."""
+        payload = _encode(json.dumps(receipt.claims(), separators=(",", ":"), sort_keys=True).encode())
+        signed = f"{self._headers[self._current]}.{payload}"
+        return f"{signed}.{self._signature(self._current, signed)}"
+
+    def verify(self, token: str) -> Receipt:
+        """The receipt that a token carries, if a key of this ring signed it.
+
+        The header must be exactly ours for its `kid`: no algorithm is ever taken from the token. Signatures are
+        compared as text in constant time, so no second spelling of one signature passes.
+
+        Raises:
+            ReceiptInvalid: `malformed`, or `unknown`: not signed here, altered, or signed with a key that is gone.
+        """
+        header, payload, signature = _split(token)
+        kid = next((kid for kid, ours in self._headers.items() if hmac.compare_digest(ours, header)), None)
+        if kid is None or not hmac.compare_digest(self._signature(kid, f"{header}.{payload}"), signature):
+            raise ReceiptInvalid("This ledger did not sign this receipt, or it was altered since.", reason="unknown")
+        return Receipt.from_claims(json.loads(_decode(payload)))
+
+    def _signature(self, kid: str, signed: str) -> str:
+        return _encode(hmac.digest(self._secrets[kid], signed.encode(), "sha256"))
+
+
+def verify_receipt(token: str, keys: KeyRing) -> Receipt:
+    """Check a receipt offline with the ring that signed it. Raises `ReceiptInvalid`; see `KeyRing.verify`."""
+    return keys.verify(token)
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted names and no spaces, for digests that two machines must agree on (RFC 8785 for our types)."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 in hex, the form of every digest in a receipt."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _new_kid() -> str:
+    return secrets.token_hex(4)
+
+
+def _header(kid: str) -> str:
+    return _encode(json.dumps({"alg": "HS256", "kid": kid, "typ": "payre-receipt+jwt"}, separators=(",", ":")).encode())
+
+
+def _split(token: str) -> tuple[str, str, str]:
+    parts = token.strip().split(".")
+    if len(token) > _LONGEST_TOKEN or len(parts) != 3 or not token.isascii():
+        raise ReceiptInvalid("This is not a receipt: one is three base64url parts with dots between.", reason="malformed")
+    return parts[0], parts[1], parts[2]
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,0 +1,66 @@
+"""The environment, read in this file alone and once, into a frozen object that is passed on.
+
+Unknown `PAYRE_` names are an error with a suggestion: a misspelt setting must not be silently ignored where money is.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from payre_mcp.errors import SettingsInvalid
+
+PREFIX = "PAYRE_"
+
+ELSEWHERE = ("PAYRE_TEST_", "PAYRE_REQUIRE_", "PAYRE_CHROMIUM", "PAYRE_FAULT")
+"""Names that tests and tools read themselves; known, so that `payre` starts with them set."""
+
+
+class Settings(BaseModel):
+    """What the environment says. Secrets hide in `repr`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str | None = Field(None, description="The ledger: `sqlite:///payre.db`; without it, one in `PAYRE_DATA`")
+    secret_key: SecretStr | None = Field(
+        None, description="The developer's key (`pyr_sk_`); the embedded ledger has one of its own"
+    )
+    key: SecretStr | None = Field(None, description="The consumer's key (`pyr_ck_`) of a server or wallet that runs on stdio")
+    data: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("payre")),
+        description="The folder of the embedded ledger and its receipt keys",
+    )
+    receipt_keys: SecretStr | None = Field(None, description="Receipt keys as `kid:secret`, commas between, the newest last")
+    fee_bps: int = Field(300, ge=0, le=10_000, description="The platform's fee in hundredths of a percent")
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger's address, whether it was given or follows from `data`."""
+        return self.url or f"sqlite:///{self.data / 'payre.db'}"
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environ`, by default the process's own.
+
+    Raises:
+        SettingsInvalid: A `PAYRE_` name is unknown (with the nearest known one), or a value cannot be used. The message
+            names the variable and never repeats a value.
+    """
+    variables = os.environ if environ is None else environ
+    given = {name: value for name, value in variables.items() if name.startswith(PREFIX) and not name.startswith(ELSEWHERE)}
+    known = {PREFIX + name.upper(): name for name in Settings.model_fields}
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
+            raise SettingsInvalid(f"unknown setting {name}{hint}")
+    values: dict[str, Any] = {known[name]: value for name, value in given.items() if value}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        wrong = ", ".join(f"{PREFIX}{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
+        raise SettingsInvalid(f"settings cannot be used: {wrong}") from None

@@ -1,0 +1,85 @@
+"""Opening an embedded ledger: a folder with `payre.db` and `payre.keys`, made where there is none."""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from payre_mcp.clock import Clock
+from payre_mcp.ids import SLOTS, IdFactory
+from payre_mcp.keys import Mode
+from payre_mcp.ledger.writer import Writer
+from payre_mcp.receipts import KeyRing
+from payre_mcp.storage import migrate
+from payre_mcp.storage.directory import SqlDirectory
+from payre_mcp.storage.engine import make_engine
+from payre_mcp.storage.journal import Journal
+from payre_mcp.storage.library import connect
+from payre_mcp.storage.sqlite import SqliteStore
+
+
+@dataclass(frozen=True)
+class EmbeddedLedger:
+    """Everything that a local gateway is made of. `close` it in the process that opened it."""
+
+    path: Path
+    issuer: str
+    writer: Writer
+    journal: Journal
+    directory: SqlDirectory
+    ring: KeyRing
+    ids: IdFactory
+
+    def close(self) -> None:
+        """Finish what is queued and let go of the files."""
+        self.writer.close()
+        self.journal.close()
+        self.directory.close()
+
+
+def open_embedded(path: Path, clock: Clock, *, ring: KeyRing | None = None, mode: Mode = Mode.TEST) -> EmbeddedLedger:
+    """Open the ledger in `path`, create it where there is none, and bring its schema up to date.
+
+    The receipt keys stand beside it in `payre.keys` (mode 0600) unless `ring` is given.
+    """
+    path = path.resolve()
+    store = SqliteStore(path)
+    engine = make_engine(path)
+    _ensure_schema(path, engine)
+    stored_mode, issuer, slot = _register_opening(path, mode)
+    ids = IdFactory(clock, slot)
+    return EmbeddedLedger(
+        path=path,
+        issuer=issuer,
+        writer=Writer(store, clock, ids),
+        journal=Journal(path),
+        directory=SqlDirectory(engine, clock, ids, stored_mode),
+        ring=ring or KeyRing.open_file(path.with_suffix(".keys")),
+        ids=ids,
+    )
+
+
+def _ensure_schema(path: Path, engine: object) -> None:
+    connection = connect(path)
+    try:
+        current = migrate.is_current(connection)
+    finally:
+        connection.close()
+    if not current:
+        migrate.upgrade(engine)  # pyright: ignore[reportArgumentType]
+
+
+def _register_opening(path: Path, mode: Mode) -> tuple[Mode, str, int]:
+    """This ledger's mode and name, and a writer slot that no process holds which opened it among the last 255."""
+    connection = connect(path)
+    try:
+        connection.execute("begin immediate")
+        connection.execute(
+            "insert into ledger (id, mode, issuer, openings) values (1, ?, ?, 0) on conflict do nothing",
+            (str(mode), f"urn:payre:{secrets.token_hex(8)}"),
+        )
+        connection.execute("update ledger set openings = openings + 1")
+        stored, issuer, openings = connection.execute("select mode, issuer, openings from ledger").fetchone()
+        connection.execute("commit")
+    finally:
+        connection.close()
+    return Mode(stored), issuer, openings % SLOTS

@@ -1,0 +1,26 @@
+"""The SQLAlchemy engine over the process's one SQLite library, for the directory and for migrations."""
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.pool import NullPool
+
+from payre_mcp.storage.library import prepare, sqlite
+
+
+def make_engine(path: Path) -> sa.Engine:
+    """An engine whose every transaction is `BEGIN IMMEDIATE`: it reads what it will write under the write lock."""
+    engine = sa.create_engine(f"sqlite:///{path}", module=sqlite, poolclass=NullPool)
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: object) -> None:  # pyright: ignore[reportUnusedFunction]
+        connection.isolation_level = None
+        prepare(connection)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        connection.exec_driver_sql("begin immediate")
+
+    return engine

@@ -1,0 +1,199 @@
+"""The money path on SQLite: raw statements, one transaction per batch, the same few statements for any size of batch.
+
+Every step of a statement lets go of the interpreter lock, and a busy thread beside us may take milliseconds to give it
+back. So a batch is loaded by one statement that returns one row of JSON, and each table is written by one statement
+over a multi-row VALUES list, padded to a few sizes so that prepared statements are used again.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from payre_mcp.ledger.kernel import Decision, Needs, State
+from payre_mcp.ledger.model import Account, KeyState, OpenHold, Transfer
+from payre_mcp.ledger.store import StoreBusy, StoreUnavailable
+from payre_mcp.storage.library import connect, sqlite, wal_is_safe
+
+PART = 0
+"""SQLite has one part: one writer has the whole file."""
+
+_SIZES = (1, 4, 16, 64, 256, 1024)
+
+_TRANSFER = ", ".join(Transfer._fields)
+_HOLD = ", ".join(OpenHold._fields)
+_T = ", ".join(f"t.{name}" for name in Transfer._fields)
+
+
+def _rows(columns: str, source: str) -> str:
+    return f"(select json_group_array(json_array({columns})) from {source})"
+
+
+_EACH = "(select value from json_each(?))"
+_LOAD = "select " + ", ".join(
+    (
+        _rows("id, balance_micros, held_micros", f"account where part = {PART} and id in {_EACH}"),
+        _rows("id, revoked_at, expires_at", f"api_key where id in {_EACH}"),
+        _rows(_HOLD, f"hold where part = {PART} and id in {_EACH}"),
+    )
+)
+_LOAD_KEYS = "select " + _rows(
+    f"{_T}, coalesce(r.body, '')",
+    f"""json_each(?) k cross join transfer t on t.part = {PART} and t.consumer_id = k.value ->> 0
+        and t.developer_id = k.value ->> 1 and t.key = k.value ->> 2 and t.key <> ''
+        left join stored_result r on r.part = t.part and r.charge_id = t.id""",
+)
+_LOAD_ENDS = "select " + ", ".join(
+    (
+        _rows(_TRANSFER, f"transfer where part = {PART} and kind in (3, 4, 5) and ref_id in {_EACH}"),
+        _rows(_TRANSFER, f"transfer where part = {PART} and kind in (1, 6) and ref_id <> 0 and ref_id in {_EACH}"),
+    )
+)
+_LOAD_BY_ID = "select " + _rows(_TRANSFER, f"transfer where part = {PART} and id in {_EACH}")
+
+
+class SqliteStore:
+    """`payre_mcp.ledger.store.Store` on one file. Used by one thread; closes its connection."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection = connect(path)
+        self._fast_commits = wal_is_safe()
+        self._durable = True
+
+    def begin(self, *, durable: bool) -> None:
+        """Take the write lock. Without `durable` the commit skips the disk, which only a WAL survives in order."""
+        if durable != self._durable and self._fast_commits:
+            self._run(f"pragma synchronous = {'full' if durable else 'normal'}")
+            self._durable = durable
+        self._run("begin immediate")
+
+    def load(self, needs: Needs) -> State:
+        """One statement for accounts, keys and holds, and one more each for what few batches need."""
+        state = State()
+        accounts, api_keys, holds = self._json(_LOAD, needs.accounts, needs.api_keys, needs.holds)
+        state.accounts = {row[0]: Account(*row) for row in accounts}
+        state.api_keys = {row[0]: KeyState(*row) for row in api_keys}
+        state.holds = {row[1]: OpenHold(*row) for row in holds}
+        keys = list(needs.keys)
+        missing = [hold_id for hold_id in needs.holds if hold_id not in state.holds]
+        if missing:
+            keys += self._load_ends(state, missing)
+        if keys:
+            self._load_keys(state, keys)
+        if needs.charges:
+            self._load_charges(state, needs.charges)
+        if needs.written:
+            (written,) = self._json(_LOAD_BY_ID, needs.written)
+            state.written = {row[1]: Transfer(*row) for row in written}
+        return state
+
+    def apply(self, decision: Decision) -> None:
+        """One statement per table that changes."""
+        self._insert("transfer", len(Transfer._fields), decision.transfers)
+        self._insert("hold", len(OpenHold._fields), decision.opened)
+        self._with_values(_close, 2, decision.closed)
+        self._with_values(_extend, 3, decision.extended)
+        self._with_values(_move, 4, [(*owner, *delta) for owner, delta in decision.balances.items()])
+        self._with_values(_earn, 4, [(*owner, *delta) for owner, delta in decision.earnings.items()])
+        self._insert("stored_result", 4, decision.results)
+
+    def commit(self) -> None:
+        """Commit; on disk when it returns, if the transaction is durable."""
+        self._run("commit")
+
+    def rollback(self) -> None:
+        """Undo the open transaction, if there is one."""
+        with suppress(sqlite.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("rollback")
+
+    def expired(self, now: int, limit: int) -> list[OpenHold]:
+        """Open holds whose time is over."""
+        sql = f"select {_HOLD} from hold where expires_at <= ? order by expires_at limit ?"
+        return [OpenHold(*row) for row in self._run(sql, (now, limit)).fetchall()]
+
+    def close(self) -> None:
+        """Checkpoint and close."""
+        self._connection.close()
+
+    def _load_ends(self, state: State, missing: Sequence[int]) -> list[tuple[int, int, str]]:
+        """How these holds ended, and what came after; answers the keys whose history matters now."""
+        ends, later = self._json(_LOAD_ENDS, missing, missing)
+        state.ends = {end.ref_id: end for end in (Transfer(*row) for row in ends)}
+        state.late_charges = {late.ref_id: late for late in (Transfer(*row) for row in later)}
+        return [(end.consumer_id, end.developer_id, end.key) for end in state.ends.values() if end.key]
+
+    def _load_keys(self, state: State, keys: Sequence[tuple[int, int, str]]) -> None:
+        (history,) = self._json(_LOAD_KEYS, sorted(set(keys)))
+        for *columns, body in sorted(history, key=lambda row: row[1]):
+            row = Transfer(*columns)
+            state.by_key.setdefault((row.consumer_id, row.developer_id, row.key), []).append(row)
+            if body:
+                state.results[row.id] = body
+
+    def _load_charges(self, state: State, charges: Sequence[int]) -> None:
+        (found,) = self._json(_LOAD_BY_ID, charges)
+        _, refunds = self._json(_LOAD_ENDS, [], charges)
+        state.charges = {row.id: row for row in (Transfer(*each) for each in found) if row.kind in (1, 3)}
+        for refund in (Transfer(*each) for each in refunds):
+            amount, fee = state.refunded.get(refund.ref_id, (0, 0))
+            state.refunded[refund.ref_id] = (amount + refund.amount_micros, fee + refund.fee_micros)
+
+    def _json(self, sql: str, *lists: Iterable[object]) -> list[list[Any]]:
+        row = self._run(sql, [json.dumps(each) for each in lists]).fetchone()
+        return [json.loads(column) for column in row]
+
+    def _insert(self, table: str, width: int, rows: Sequence[Sequence[object]]) -> None:
+        self._with_values(lambda values: f"insert into {table} select * from {values} where column1 >= 0", width, rows)
+
+    def _with_values(self, statement: Callable[[str], str], width: int, rows: Sequence[Sequence[object]]) -> None:
+        """Run a statement over `rows` as a VALUES list; its `where` must leave rows alone whose column1 is -1."""
+        if not rows:
+            return
+        size = next(size for size in _SIZES if size >= len(rows))
+        padding = [-1] * (width * (size - len(rows)))
+        self._run(statement(_values(width, size)), [*chain.from_iterable(rows), *padding])
+
+    def _run(self, sql: str, parameters: Sequence[object] = ()) -> Any:
+        try:
+            return self._connection.execute(sql, parameters)
+        except sqlite.OperationalError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise StoreBusy(str(error)) from error
+            raise StoreUnavailable(f"{error} ({self._path.name})") from error
+
+
+@lru_cache(maxsize=128)
+def _values(width: int, size: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return f"(values {', '.join([row] * size)})"
+
+
+def _close(values: str) -> str:
+    return f"delete from hold where (part, id) in (select column1, column2 from {values} where column1 >= 0)"
+
+
+def _extend(values: str) -> str:
+    return (
+        f"update hold set expires_at = v.column3 from {values} v "
+        "where hold.part = v.column1 and hold.id = v.column2 and v.column1 >= 0"
+    )
+
+
+def _move(values: str) -> str:
+    return (
+        "update account set balance_micros = balance_micros + v.column3, held_micros = held_micros + v.column4 "
+        f"from {values} v where account.part = v.column1 and account.id = v.column2 and v.column1 >= 0"
+    )
+
+
+def _earn(values: str) -> str:
+    return (
+        f"insert into earning (part, developer_id, earned_micros, fees_micros) select * from {values} where column1 >= 0 "
+        "on conflict (part, developer_id) do update set earned_micros = earned_micros + excluded.earned_micros, "
+        "fees_micros = fees_micros + excluded.fees_micros"
+    )

@@ -1,0 +1,215 @@
+"""The schema, single source of every table. Migrations are checked against it; the money path's statements follow it.
+
+Amounts are micros, times microseconds since 1970 UTC, and nothing is NULL: 0 and "" mean none. `part` leads the key of
+every money table. `transfer` is append-only; `account`, `earning` and `hold` are what its rows add up to.
+"""
+
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, LargeBinary, MetaData, Text, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "pk": "pk_%(table_name)s",
+}
+METADATA = MetaData(naming_convention=NAMING)
+
+BIG = BigInteger().with_variant(Integer(), "sqlite")
+_STRICT: dict[str, Any] = {"sqlite_strict": True, "sqlite_with_rowid": False}
+
+
+def _number(*, key: bool = False) -> Any:
+    return Field(sa_type=BIG, primary_key=key, nullable=False, sa_column_kwargs={"autoincrement": False} if key else {})  # pyright: ignore[reportArgumentType]
+
+
+def _text(*, key: bool = False) -> Any:
+    return Field(sa_type=Text, primary_key=key, nullable=False)
+
+
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+
+
+class Base(SQLModel):
+    """Our tables live in a metadata of their own, apart from those of the program that embeds us."""
+
+    metadata = METADATA
+
+
+class LedgerTable(Base, table=True):
+    """One row: what this database is."""
+
+    __tablename__: ClassVar[str] = "ledger"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (CheckConstraint("id = 1", "one_row"), _STRICT)
+    id: int = _number(key=True)
+    mode: str = _text()
+    issuer: str = _text()
+    openings: int = _number()
+    """Counted up by every process that opens it; names that process's slot in ids."""
+
+
+class AccountTable(Base, table=True):
+    """A consumer's money."""
+
+    __tablename__: ClassVar[str] = "account"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (
+        CheckConstraint("held_micros >= 0", "held"),
+        CheckConstraint("balance_micros >= held_micros", "balance"),
+        CheckConstraint("balance_micros <= 1000000000000", "cap"),
+        _STRICT,
+    )
+    part: int = _number(key=True)
+    id: int = _number(key=True)
+    balance_micros: int = _number()
+    held_micros: int = _number()
+
+
+class EarningTable(Base, table=True):
+    """What a developer earned and the platform took of it, per part: rows that a charge adds to and never reads."""
+
+    __tablename__: ClassVar[str] = "earning"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    part: int = _number(key=True)
+    developer_id: int = _number(key=True)
+    earned_micros: int = _number()
+    fees_micros: int = _number()
+
+
+class TransferTable(Base, table=True):
+    """The journal; columns as in `payre_mcp.ledger.model.Transfer`. Rows are never updated or deleted."""
+
+    __tablename__: ClassVar[str] = "transfer"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (
+        CheckConstraint("amount_micros >= 0", "amount"),
+        CheckConstraint("fee_micros between 0 and amount_micros", "fee"),
+        _partial("uq_transfer_key", "part", "consumer_id", "developer_id", "key", "slot", where="key <> ''", unique=True),
+        _partial("uq_transfer_end", "part", "ref_id", where="kind in (3, 4, 5)", unique=True),
+        _partial("ix_transfer_return", "part", "ref_id", where="kind in (1, 6) and ref_id <> 0"),
+        _partial("ix_transfer_charge", "part", "consumer_id", "id", where="kind in (1, 3)"),
+        _STRICT,
+    )
+    part: int = _number(key=True)
+    id: int = _number(key=True)
+    kind: int = _number()
+    consumer_id: int = _number()
+    developer_id: int = _number()
+    ref_id: int = _number()
+    amount_micros: int = _number()
+    fee_micros: int = _number()
+    fee_bps: int = _number()
+    held_micros: int = _number()
+    key: str = _text()
+    slot: int = _number()
+    fingerprint: str = _text()
+    api_key_id: int = _number()
+    tool: str = _text()
+    created_at: int = _number()
+    expires_at: int = _number()
+    detail: str = _text()
+
+
+class HoldTable(Base, table=True):
+    """Open holds; columns as in `payre_mcp.ledger.model.OpenHold`. A row goes when its hold ends."""
+
+    __tablename__: ClassVar[str] = "hold"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    part: int = _number(key=True)
+    id: int = _number(key=True)
+    consumer_id: int = _number()
+    developer_id: int = _number()
+    amount_micros: int = _number()
+    key: str = _text()
+    slot: int = _number()
+    fingerprint: str = _text()
+    api_key_id: int = _number()
+    tool: str = _text()
+    expires_at: int = _number()
+
+
+class StoredResultTable(Base, table=True):
+    """The answer of a captured call whose caller sent an idempotency key, kept for replays."""
+
+    __tablename__: ClassVar[str] = "stored_result"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    part: int = _number(key=True)
+    charge_id: int = _number(key=True)
+    body: str = _text()
+    expires_at: int = _number()
+
+
+class DeveloperTable(Base, table=True):
+    """Who earns."""
+
+    __tablename__: ClassVar[str] = "developer"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    id: int = _number(key=True)
+    name: str = _text()
+
+
+class ConsumerTable(Base, table=True):
+    """Who pays."""
+
+    __tablename__: ClassVar[str] = "consumer"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    id: int = _number(key=True)
+    part: int = _number()
+    name: str = _text()
+
+
+class ServerTable(Base, table=True):
+    """A developer's paid server."""
+
+    __tablename__: ClassVar[str] = "server"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (UniqueConstraint("developer_id", "name"), _STRICT)
+    id: int = _number(key=True)
+    developer_id: int = _number()
+    name: str = _text()
+
+
+class ApiKeyTable(Base, table=True):
+    """A key's digest and state; fields as in `payre_mcp.directory.KeyRecord`."""
+
+    __tablename__: ClassVar[str] = "api_key"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (UniqueConstraint("digest"), _STRICT)
+    id: int = _number(key=True)
+    digest: bytes = Field(sa_type=LargeBinary, nullable=False)
+    role: str = _text()
+    mode: str = _text()
+    owner_id: int = _number()
+    part: int = _number()
+    server_id: int = _number()
+    label: str = _text()
+    last4: str = _text()
+    created_at: int = _number()
+    revoked_at: int = _number()
+    expires_at: int = _number()
+
+
+class PriceListingTable(Base, table=True):
+    """A price that a server published, by content; never changed."""
+
+    __tablename__: ClassVar[str] = "price_listing"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    server_id: int = _number(key=True)
+    kind: str = _text(key=True)
+    name: str = _text(key=True)
+    version: str = _text(key=True)
+    spec: str = _text()
+    published_at: int = _number()
+
+
+class TopUpTable(Base, table=True):
+    """A request for a top-up; whether it was paid stands in the journal."""
+
+    __tablename__: ClassVar[str] = "top_up"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (UniqueConstraint("token"), _STRICT)
+    id: int = _number(key=True)
+    part: int = _number()
+    consumer_id: int = _number()
+    amount_micros: int = _number()
+    token: str = _text()
+    created_at: int = _number()
+    expires_at: int = _number()
