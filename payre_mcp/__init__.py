@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from payre_mcp.receipts import KeyRing, Receipt, verify_receipt
     from payre_mcp.server.calls import current_call
     from payre_mcp.server.extension import Payre
-    from payre_mcp.server.paid_server import PaidMCPServer, prompt, resource, tool
+    from payre_mcp.server.paid_server import PaidMCPServer, tool
     from payre_mcp.serving import serve
 
 _HOME = {
@@ -28,8 +28,6 @@ _HOME = {
     "Receipt": "receipts",
     "connect": "connection",
     "current_call": "server.calls",
-    "prompt": "server.paid_server",
-    "resource": "server.paid_server",
     "serve": "serving",
     "tool": "server.paid_server",
     "verify_receipt": "receipts",
@@ -45,8 +43,6 @@ __all__ = [
     "Receipt",
     "connect",
     "current_call",
-    "prompt",
-    "resource",
     "serve",
     "tool",
     "verify_receipt",

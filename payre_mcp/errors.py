@@ -50,13 +50,13 @@ class PayreError(Exception):
         return self.message
 
     def data(self) -> dict[str, Any]:
-        """The fields of this error that are known, `*_micros` each with its `*_usd` text beside it."""
+        """The fields of this error that are known, `*_micros` each with its dollars beside it (`*_usd`, without the sign)."""
         fields: dict[str, Any] = {}
         for name, value in vars(self).items():
             if value is not None:
                 fields[name] = value
                 if name.endswith("_micros"):
-                    fields[name.removesuffix("_micros") + "_usd"] = format_usd(value)
+                    fields[name.removesuffix("_micros") + "_usd"] = format_usd(value).replace("$", "")
         return fields
 
 

@@ -67,6 +67,11 @@ def new_key(role: Role, mode: Mode) -> ApiKey:
     return ApiKey(head + _checksum(head), role, mode)
 
 
+def is_placeholder(text: str) -> bool:
+    """Whether this is what a client sends when its variable is not set: `${PAYRE_KEY}`, `<key>`, `YOUR_KEY`."""
+    return _PLACEHOLDER.search(text) is not None
+
+
 def parse_key(text: str) -> ApiKey:
     """Read a key as it came from a header or a variable.
 
@@ -76,7 +81,7 @@ def parse_key(text: str) -> ApiKey:
     """
     match = _KEY.fullmatch(text)
     if match is None:
-        if _PLACEHOLDER.search(text):
+        if is_placeholder(text):
             raise InvalidApiKey(
                 "A placeholder arrived instead of a Payre key: the environment variable is not set in the client. "
                 "Set PAYRE_KEY there (it starts with pyr_ck_) and restart the client. Nothing was charged."

@@ -26,9 +26,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str | None = Field(None, description="The ledger: `sqlite:///payre.db`; without it, one in `PAYRE_DATA`")
-    secret_key: SecretStr | None = Field(
-        None, description="The developer's key (`pyr_sk_`); the embedded ledger has one of its own"
-    )
     key: SecretStr | None = Field(None, description="The consumer's key (`pyr_ck_`) of a server or wallet that runs on stdio")
     data: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("payre")),

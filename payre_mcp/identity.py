@@ -1,0 +1,63 @@
+"""Whose key a request carries. Resolved for every request anew, never per session.
+
+In order: the header `X-Payre-Key` (or AgentPay's name for it), `Authorization: Bearer pyr_...`, `_meta["dev.payre/key"]`,
+and only on stdio the variable `PAYRE_KEY`. Never the variable on HTTP: a stranger would spend the operator's money.
+"""
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, cast
+
+from payre_mcp.errors import InvalidApiKey
+from payre_mcp.keys import is_placeholder
+
+HEADERS = ("x-payre-key", "x-agentpay-api-key")
+META_KEY = "dev.payre/key"
+
+_stdio_key: ContextVar[str | None] = ContextVar("payre_stdio_key", default=None)
+
+
+@contextmanager
+def serving_stdio(key: str | None) -> Generator[None]:
+    """Requests handled inside come over stdio: `key` pays for those that carry none of their own."""
+    token = _stdio_key.set(key)
+    try:
+        yield
+    finally:
+        _stdio_key.reset(token)
+
+
+def caller_key(headers: Mapping[str, str] | None, meta: Mapping[str, Any] | None) -> str | None:
+    """The key that a request carries, None when it carries none. `headers` is None off HTTP.
+
+    Raises:
+        InvalidApiKey: Two different keys came, or `_meta` holds one that is not text.
+    """
+    found = set(_from_headers(headers)) if headers is not None else set[str]()
+    in_meta = (meta or {}).get(META_KEY)
+    if in_meta is not None:
+        if not isinstance(in_meta, str):
+            raise InvalidApiKey(f"_meta[{META_KEY!r}] is not text. Nothing was charged")
+        found.add(in_meta)
+    if len(found) > 1:
+        raise InvalidApiKey("Two different Payre keys came with one request; send one. Nothing was charged")
+    if found:
+        return found.pop()
+    return _stdio_key.get() if headers is None else None
+
+
+def request_headers(request: object) -> Mapping[str, str] | None:
+    """The headers of an HTTP request as the SDK hands it over; None off HTTP."""
+    return cast("Mapping[str, str] | None", getattr(request, "headers", None))
+
+
+def _from_headers(headers: Mapping[str, str]) -> Iterator[str]:
+    for name in HEADERS:
+        if value := headers.get(name, "").strip():
+            yield value
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    token = token.strip()
+    # Another bearer token is the host's own business; ours are known by their prefix, a placeholder by its form.
+    if scheme.lower() == "bearer" and (token.startswith("pyr_") or is_placeholder(token)):
+        yield token

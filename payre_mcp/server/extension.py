@@ -1,0 +1,169 @@
+"""`Payre`: metering for an MCP server, as an extension, as a middleware, or installed on a server that exists."""
+
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.extension import Extension
+from mcp.server.mcpserver import MCPServer
+from mcp_types import CallToolRequestParams
+
+from payre_mcp.connection import connect
+from payre_mcp.errors import PayreError, PayreUnavailable, PriceSpecInvalid, Problem
+from payre_mcp.gateway.base import Gateway
+from payre_mcp.pricing import PriceSource, PriceSpec, Target, load_price
+from payre_mcp.receipts import KeyRing
+from payre_mcp.server.host import Host
+from payre_mcp.server.middleware import Metering
+from payre_mcp.settings import load_settings
+
+
+class Payre(Extension):
+    """Prices for the tools of one MCP server, and the ledger that charges for them.
+
+    With neither `url` nor `gateway` the settings say where the ledger is, by default a test ledger in the user's data
+    folder. It is opened when the server starts, never at import.
+
+    Examples:
+        >>> payre = Payre("sqlite:///payre.db", prices={"search": "0.005"})
+        >>> server = payre.install(MCPServer("library"))
+    """
+
+    identifier = "dev.payre/metering"
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        prices: Mapping[str, PriceSource] | None = None,
+        gateway: Gateway | None = None,
+        server_name: str = "mcp-server",
+        in_description: bool = True,
+    ) -> None:
+        self._url, self._gateway, self._lent = url, gateway, gateway is not None
+        self._published: dict[Target, PriceSpec] = {}
+        self._users = 0
+        self._opening = anyio.Lock()
+        self.metering = Metering(self, server_name=server_name, in_description=in_description)
+        self.pricing(prices or {})
+
+    def pricing(self, prices: Mapping[str, PriceSource]) -> None:
+        """Give tools their prices, by name. All problems are reported together and then nothing is taken over.
+
+        Raises:
+            PriceSpecInvalid: A price cannot be used, or a tool has one already.
+        """
+        loaded: dict[Target, PriceSpec] = {}
+        problems: list[Problem] = []
+        for name, source in prices.items():
+            target = Target("tool", name)
+            if target in self.metering.prices:
+                problems.append(Problem("duplicate_price", name, "this tool has a price already; give it one"))
+            try:
+                loaded[target] = load_price(source)
+            except PriceSpecInvalid as error:
+                problems += [each._replace(path=f"{name}.{each.path}") for each in error.problems]
+        if problems:
+            raise PriceSpecInvalid(problems)
+        self.metering.prices.update(loaded)
+
+    def install(self, server: MCPServer[Any]) -> MCPServer[Any]:
+        """Meter a server that exists, and return it. One `Payre` meters one server."""
+        if not isinstance(server, MCPServer):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"Payre installs on an mcp.server.mcpserver.MCPServer, not on {type(server).__name__}")
+        self.attach(server)
+        server.middleware.append(self)
+        return server
+
+    def attach(self, server: MCPServer[Any]) -> None:
+        """Bind to the server that this object was given to. Raises `ValueError` when it meters another one."""
+        if self.metering.host is not None:
+            raise ValueError(f"this Payre meters {self.metering.server_name!r} already; make one for each server")
+        self.metering.host, self.metering.server_name = Host(server), server.name
+
+    def lend(self, gateway: Gateway) -> None:
+        """Use an open gateway from now on; whoever lends it closes it."""
+        self._gateway, self._lent = gateway, True
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Open the ledger and publish the prices on entry; close it when the last user leaves.
+
+        Raises:
+            PriceSpecInvalid: A price names no tool of the server.
+        """
+        self._users += 1
+        try:
+            self._check_targets()
+            await self.ready()
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                with anyio.CancelScope(shield=True):
+                    await self.aclose()
+
+    async def ready(self) -> Gateway:
+        """The open gateway, the current prices published. Opened once, however many ask."""
+        gateway = self._gateway
+        if gateway is not None and len(self._published) == len(self.metering.prices):
+            return gateway
+        async with self._opening:
+            if self._gateway is None:
+                self._gateway = await anyio.to_thread.run_sync(self._open)
+            if len(self._published) != len(self.metering.prices):
+                prices = dict(self.metering.prices)
+                await self._gateway.publish(self.metering.server_name, prices)
+                self._published = prices
+            return self._gateway
+
+    async def aclose(self) -> None:
+        """Close the ledger, if this object opened it. It opens again when it is needed."""
+        gateway = self._gateway
+        if gateway is not None and not self._lent:
+            self._gateway, self._published = None, {}
+            await gateway.aclose()
+
+    def settings(self) -> dict[str, Any]:
+        """What the server advertises of this extension."""
+        return {"version": 1, "currency": "USD"}
+
+    async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        """The middleware: meters what comes over the wire."""
+        return await self.metering.request(ctx, call_next)
+
+    async def intercept_tool_call(
+        self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
+    ) -> HandlerResult:
+        """The inner hook: meters what reached a priced tool without passing the middleware."""
+        return await self.metering.inner_call(params.name, ctx, call_next)
+
+    def _open(self) -> Gateway:
+        try:
+            if self._url is not None:
+                return connect(self._url)
+            settings = load_settings()
+            ring = None if settings.receipt_keys is None else KeyRing.parse(settings.receipt_keys.get_secret_value())
+            gateway = connect(settings.ledger_url, fee_bps=settings.fee_bps, ring=ring)
+        except (PayreError, ValueError):
+            raise
+        except Exception as error:
+            raise PayreUnavailable("the payment ledger cannot be opened; nothing ran and nothing was charged") from error
+        sys.stderr.write(f"payre: test ledger at {settings.ledger_url}; make a consumer key with: payre keys create\n")
+        return gateway
+
+    def _check_targets(self) -> None:
+        host = self.metering.host
+        if host is None:
+            return
+        problems = [
+            Problem("unknown_target", target.name, "no such tool; a price that names nothing would charge nothing")
+            for target in self.metering.prices
+            if not host.has_tool(target.name)
+        ]
+        if problems:
+            raise PriceSpecInvalid(problems)

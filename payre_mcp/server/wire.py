@@ -1,0 +1,143 @@
+"""What an MCP client sees of Payre: the `_meta` keys, prices in lists, receipts, refusals. The only file that knows shapes.
+
+A receipt goes into `_meta`, never into `structuredContent`: strict output schemas would fail, and some hosts show the
+model only structured content when there is any. A refusal is complete in its text and in its structured content each.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from mcp.shared.exceptions import MCPError
+from mcp_types import SERVER_INFO_META_KEY
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from payre_mcp.errors import InvalidRequest, PayreError
+from payre_mcp.gateway.base import Settlement
+from payre_mcp.ids import format_id
+from payre_mcp.money import InvalidAmount, Money
+from payre_mcp.pricing import PriceSpec, Target
+from payre_mcp.pricing.describe import price_card, price_sentence
+from payre_mcp.receipts import canonical_json, sha256_hex
+
+PRICE = "dev.payre/price"
+RECEIPT = "dev.payre/receipt"
+PAYMENT_REQUIRED = "dev.payre/payment-required"
+IDEMPOTENCY_KEY = "dev.payre/idempotency-key"
+MAX_PRICE = "dev.payre/max-price"
+REPLAYED = "dev.payre/replayed"
+SETTLEMENT = "dev.payre/settlement"
+
+REFUSED = -32010
+"""JSON-RPC code of a refusal where the method has no error result of its own; in the range left to implementations."""
+
+_CALLS = {"tools/call": ("tool", "name")}
+_LISTS = {"tools/list": ("tools", "tool", "name")}
+
+Result = dict[str, Any]
+
+
+def target_of(method: str, params: Mapping[str, Any] | None) -> Target | None:
+    """What a request calls, if it is of a kind that can carry a price."""
+    if method not in _CALLS or not params:
+        return None
+    kind, field = _CALLS[method]
+    name = params.get(field)
+    return Target(kind, name) if isinstance(name, str) else None
+
+
+def request_meta(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The `_meta` of a request, empty where it is absent or malformed."""
+    meta = params.get("_meta")
+    return cast("Mapping[str, Any]", meta) if isinstance(meta, Mapping) else {}
+
+
+def max_price(meta: Mapping[str, Any]) -> Money | None:
+    """The caller's limit for this call. Raises `InvalidRequest` for what is no price."""
+    if (limit := meta.get(MAX_PRICE)) is None:
+        return None
+    try:
+        return Money.parse(limit)
+    except InvalidAmount as error:
+        raise InvalidRequest(f"_meta[{MAX_PRICE!r}]: {error}. Nothing ran and nothing was charged") from None
+
+
+def idempotency_key(meta: Mapping[str, Any]) -> str | None:
+    """The caller's name for this call. Raises `InvalidRequest` for what is not text."""
+    key = meta.get(IDEMPOTENCY_KEY)
+    if key is not None and not isinstance(key, str):
+        raise InvalidRequest(f"_meta[{IDEMPOTENCY_KEY!r}] is not text. Nothing ran and nothing was charged")
+    return key
+
+
+def is_success(out: Result) -> bool:
+    """Whether a result is final and not an error: only that is charged."""
+    return not out.get("isError") and out.get("resultType") in (None, "complete")
+
+
+def result_digest(out: Result) -> str:
+    """SHA-256 of what the caller got, without `_meta`."""
+    return sha256_hex(canonical_json({name: value for name, value in out.items() if name != "_meta"}))
+
+
+def with_prices(method: str, out: Result, price_of: Callable[[Target], PriceSpec | None], *, in_description: bool) -> Result:
+    """A list result with the price in the `_meta` of every priced entry, and in its description for models."""
+    if method not in _LISTS:
+        return out
+    key, kind, field = _LISTS[method]
+    return {
+        **out,
+        key: [_priced(entry, price_of(Target(kind, entry[field])), in_description=in_description) for entry in out.get(key, ())],
+    }
+
+
+def with_receipt(out: Result, settlement: Settlement, *, replayed: bool = False) -> Result:
+    """A result with its receipt."""
+    marks: dict[str, Any] = {RECEIPT: settlement.receipt}
+    return _with_meta(out, marks | {REPLAYED: True} if replayed else marks)
+
+
+def with_settlement(out: Result, state: str) -> Result:
+    """A result that was delivered though its charge is not known to stand: `pending` or `uncollected`."""
+    return _with_meta(out, {SETTLEMENT: state})
+
+
+def refusal(method: str, error: PayreError, *, version: str, server_info: Mapping[str, Any] | None) -> Result:
+    """What a caller gets instead of a result: a tool error that a model can read out, or a JSON-RPC error.
+
+    Raises:
+        MCPError: The method has no error result of its own.
+    """
+    facts = {"error": error.code, "message": error.message, **error.data()}
+    if method != "tools/call":
+        raise MCPError(code=REFUSED, message=error.message, data=facts)
+    meta: dict[str, Any] = {PAYMENT_REQUIRED: facts}
+    if receipt := facts.get("receipt"):
+        meta[RECEIPT] = receipt
+    out: Result = {
+        "content": [{"type": "text", "text": f"{error.message} ({error.code})"}],
+        "structuredContent": facts,
+        "isError": True,
+    }
+    if version in MODERN_PROTOCOL_VERSIONS:
+        out["resultType"] = "complete"
+        if server_info is not None:
+            meta[SERVER_INFO_META_KEY] = server_info
+    return {**out, "_meta": meta}
+
+
+def consumer_id(number: int) -> str:
+    """A consumer's public id."""
+    return format_id("con", number)
+
+
+def _with_meta(out: Result, marks: Mapping[str, Any]) -> Result:
+    return {**out, "_meta": {**(out.get("_meta") or {}), **marks}}
+
+
+def _priced(entry: Result, spec: PriceSpec | None, *, in_description: bool) -> Result:
+    if spec is None:
+        return entry
+    priced = _with_meta(entry, {PRICE: price_card(spec)})
+    if in_description:
+        priced["description"] = f"{entry.get('description') or ''} {price_sentence(spec)}".strip()
+    return priced

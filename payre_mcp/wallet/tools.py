@@ -1,0 +1,110 @@
+"""The wallet's tools. They read, or ask for a link that a person pays; no tool moves money, raises a limit or makes a key."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Protocol
+
+from mcp.server.mcpserver import Context
+from mcp_types import CallToolResult, TextContent
+from pydantic import Field
+
+from payre_mcp.errors import InvalidRequest, PayreError, ReceiptInvalid, Unauthorized
+from payre_mcp.gateway.base import Wallet
+from payre_mcp.identity import caller_key, request_headers
+from payre_mcp.money import InvalidAmount, Money
+from payre_mcp.wallet.facts import BalanceFacts, ChargeFacts, ChargesFacts, ReceiptFacts, TopUpFacts
+
+
+class _Facts(Protocol):
+    def sentence(self) -> str: ...
+
+    def model_dump(self) -> dict[str, Any]: ...
+
+
+class WalletTools:
+    """The tools over one wallet; each finds the caller's key in its own request."""
+
+    def __init__(self, wallet: Wallet) -> None:
+        self._wallet = wallet
+
+    async def get_balance(self, ctx: Context) -> Annotated[CallToolResult, BalanceFacts]:
+        """How much money the Payre account has: balance, what is held for running calls, what is available."""
+        return await _answer(ctx, self._balance)
+
+    async def create_top_up_link(
+        self, ctx: Context, amount_usd: Annotated[float | str, Field(description="Dollars, 5 to 500", examples=["10", "25.50"])]
+    ) -> Annotated[CallToolResult, TopUpFacts]:
+        """Make a link where a person can add money to the account. Nothing is paid until they do; show them the link."""
+        return await _answer(ctx, lambda key: self._create_top_up(key, amount_usd))
+
+    async def get_top_up(self, ctx: Context, top_up_id: str) -> Annotated[CallToolResult, TopUpFacts]:
+        """Whether a top-up has been paid: pending, completed or expired. Ask at least 5 seconds apart."""
+        return await _answer(ctx, lambda key: self._top_up(key, top_up_id))
+
+    async def list_charges(
+        self,
+        ctx: Context,
+        limit: Annotated[int, Field(ge=1, le=100)] = 20,
+        cursor: Annotated[str | None, Field(description="next_cursor of the page before")] = None,
+    ) -> Annotated[CallToolResult, ChargesFacts]:
+        """What was paid for, newest first."""
+        return await _answer(ctx, lambda key: self._charges(key, limit, cursor))
+
+    async def get_charge(self, ctx: Context, charge_id: str) -> Annotated[CallToolResult, ChargeFacts]:
+        """One charge with its signed receipt."""
+        return await _answer(ctx, lambda key: self._charge(key, charge_id))
+
+    async def verify_receipt(
+        self, ctx: Context, receipt: Annotated[str, Field(description="The text under dev.payre/receipt in a paid result")]
+    ) -> Annotated[CallToolResult, ReceiptFacts]:
+        """Whether a receipt is genuine and this account's, and what it says."""
+        return await _answer(ctx, lambda key: self._receipt(key, receipt))
+
+    async def _balance(self, key: str) -> _Facts:
+        return BalanceFacts.of(await self._wallet.get_balance(key))
+
+    async def _create_top_up(self, key: str, amount_usd: float | str) -> _Facts:
+        try:
+            amount = Money.parse(amount_usd)
+        except InvalidAmount as error:
+            raise InvalidRequest(f"amount_usd: {error}. Nothing was charged") from None
+        return TopUpFacts.of(await self._wallet.create_top_up(key, amount))
+
+    async def _top_up(self, key: str, top_up_id: str) -> _Facts:
+        return TopUpFacts.of(await self._wallet.get_top_up(key, top_up_id))
+
+    async def _charges(self, key: str, limit: int, cursor: str | None) -> _Facts:
+        return ChargesFacts.of(await self._wallet.list_charges(key, cursor=cursor, limit=limit))
+
+    async def _charge(self, key: str, charge_id: str) -> _Facts:
+        return ChargeFacts.of(await self._wallet.get_charge(key, charge_id))
+
+    async def _receipt(self, key: str, receipt: str) -> _Facts:
+        try:
+            return ReceiptFacts.of(await self._wallet.verify_receipt(key, receipt))
+        except ReceiptInvalid as error:
+            return ReceiptFacts(valid=False, reason=error.reason)
+
+
+async def _answer(ctx: Context, ask: Callable[[str], Awaitable[_Facts]]) -> CallToolResult:
+    """Every fact twice, as some hosts show the model only one half; an error in the same two halves."""
+    try:
+        facts = await ask(_key(ctx))
+    except PayreError as error:
+        data = {"error": error.code, "message": error.message, **error.data()}
+        return CallToolResult(content=[_text(f"{error.message} ({error.code})")], structured_content=data, is_error=True)
+    return CallToolResult(content=[_text(facts.sentence())], structured_content=facts.model_dump())
+
+
+def _key(ctx: Context) -> str:
+    request = ctx.request_context
+    meta: Any = (request.params or {}).get("_meta")
+    key = caller_key(request_headers(request.request), meta if isinstance(meta, dict) else None)
+    if key is None:
+        raise Unauthorized(
+            "No Payre key arrived. Send it in the X-Payre-Key header, or set PAYRE_KEY in the client's config for a wallet on stdio."
+        )
+    return key
+
+
+def _text(text: str) -> TextContent:
+    return TextContent(type="text", text=text)
