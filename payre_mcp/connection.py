@@ -12,6 +12,7 @@ from payre_mcp.gateway.local_wallet import LocalWallet
 from payre_mcp.gateway.statement import Statements
 from payre_mcp.gateway.top_ups import TopUps
 from payre_mcp.gateway.waiting import AsyncWriter
+from payre_mcp.ledger.audit import AuditReport
 from payre_mcp.receipts import KeyRing
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class Connection:
     wallet: LocalWallet
     top_ups: TopUps
     ledger: "EmbeddedLedger"
+
+    def audit(self) -> AuditReport:
+        """Check every money invariant of this ledger, as it stands now. Blocks; the ledger goes on working."""
+        return self.ledger.audit()
 
     def close(self) -> None:
         """Finish what is queued and let go of the files."""

@@ -96,7 +96,7 @@ class Directory(Protocol):
         """The key with this SHA-256."""
         ...
 
-    def keys(self) -> Sequence[KeyRecord]:
+    def list_keys(self) -> Sequence[KeyRecord]:
         """All keys, oldest first, the revoked ones too."""
         ...
 

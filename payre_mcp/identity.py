@@ -28,14 +28,14 @@ def serving_stdio(key: str | None) -> Generator[None]:
         _stdio_key.reset(token)
 
 
-def caller_key(headers: Mapping[str, str] | None, meta: Mapping[str, Any] | None) -> str | None:
+def caller_key(headers: Mapping[str, str] | None, meta: Mapping[str, Any]) -> str | None:
     """The key that a request carries, None when it carries none. `headers` is None off HTTP.
 
     Raises:
         InvalidApiKey: Two different keys came, or `_meta` holds one that is not text.
     """
     found = set(_from_headers(headers)) if headers is not None else set[str]()
-    in_meta = (meta or {}).get(META_KEY)
+    in_meta = meta.get(META_KEY)
     if in_meta is not None:
         if not isinstance(in_meta, str):
             raise InvalidApiKey(f"_meta[{META_KEY!r}] is not text. Nothing was charged")
@@ -45,6 +45,12 @@ def caller_key(headers: Mapping[str, str] | None, meta: Mapping[str, Any] | None
     if found:
         return found.pop()
     return _stdio_key.get() if headers is None else None
+
+
+def request_meta(params: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The `_meta` of a request's parameters, empty where it is absent or malformed."""
+    meta = (params or {}).get("_meta")
+    return cast("Mapping[str, Any]", meta) if isinstance(meta, Mapping) else {}
 
 
 def request_headers(request: object) -> Mapping[str, str] | None:

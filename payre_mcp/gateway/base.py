@@ -6,7 +6,7 @@ releases the rest, void releases all, refund returns a charge. All raise `PayreE
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from payre_mcp.money import Money
 from payre_mcp.pricing import PriceSpec, Target
@@ -133,14 +133,17 @@ class Balance:
     mode: str
 
 
+TopUpStatus = Literal["pending", "completed", "expired"]
+
+
 @dataclass(frozen=True, slots=True)
 class TopUpView:
-    """A top-up: `status` is pending, completed or expired. `url` is where to pay it, where a page is mounted."""
+    """A top-up that was asked for. `url` is where to pay it, where a page is mounted."""
 
     id: str
     consumer: str
     amount: Money
-    status: str
+    status: TopUpStatus
     url: str | None
     expires_at: int
 

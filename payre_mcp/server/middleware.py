@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from payre_mcp.errors import HoldNotOpen, HoldUnknown, PaymentRequired, PayreError, ResultNotStored
 from payre_mcp.gateway.base import Authorization, CallOutcome, CallRequest, Gateway, Replay
-from payre_mcp.identity import caller_key, request_headers
+from payre_mcp.identity import caller_key, request_headers, request_meta
 from payre_mcp.pricing import PriceSpec, Target
 from payre_mcp.receipts import canonical_json, sha256_hex
 from payre_mcp.server import wire
@@ -79,7 +79,7 @@ class Metering:
         if spec is None or not self._can_run(target, arguments):
             return await run()
         try:
-            meta = wire.request_meta(params)
+            meta = request_meta(params)
             api_key = caller_key(request_headers(ctx.request), meta)
             if api_key is None:
                 if spec.is_free:

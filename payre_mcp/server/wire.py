@@ -5,7 +5,7 @@ model only structured content when there is any. A refusal is complete in its te
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import SERVER_INFO_META_KEY
@@ -43,12 +43,6 @@ def target_of(method: str, params: Mapping[str, Any] | None) -> Target | None:
     kind, field = _CALLS[method]
     name = params.get(field)
     return Target(kind, name) if isinstance(name, str) else None
-
-
-def request_meta(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The `_meta` of a request, empty where it is absent or malformed."""
-    meta = params.get("_meta")
-    return cast("Mapping[str, Any]", meta) if isinstance(meta, Mapping) else {}
 
 
 def max_price(meta: Mapping[str, Any]) -> Money | None:

@@ -76,7 +76,7 @@ class SqlDirectory:
             row = session.exec(select(ApiKeyTable).where(ApiKeyTable.digest == digest)).first()
             return _record(row) if row else None
 
-    def keys(self) -> Sequence[KeyRecord]:
+    def list_keys(self) -> Sequence[KeyRecord]:
         """All keys, oldest first, the revoked ones too."""
         with Session(self._engine) as session:
             return [_record(row) for row in session.exec(select(ApiKeyTable).order_by(col(ApiKeyTable.id))).all()]

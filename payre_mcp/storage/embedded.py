@@ -7,12 +7,13 @@ from pathlib import Path
 from payre_mcp.clock import Clock
 from payre_mcp.ids import SLOTS, IdFactory
 from payre_mcp.keys import Mode
+from payre_mcp.ledger.audit import AuditReport, audit
 from payre_mcp.ledger.writer import Writer
 from payre_mcp.receipts import KeyRing
 from payre_mcp.storage import migrate
 from payre_mcp.storage.directory import SqlDirectory
 from payre_mcp.storage.engine import make_engine
-from payre_mcp.storage.journal import Journal
+from payre_mcp.storage.journal import Journal, Snapshot
 from payre_mcp.storage.library import connect
 from payre_mcp.storage.sqlite import SqliteStore
 
@@ -22,12 +23,21 @@ class EmbeddedLedger:
     """Everything that a local gateway is made of. `close` it in the process that opened it."""
 
     path: Path
+    clock: Clock
     issuer: str
     writer: Writer
     journal: Journal
     directory: SqlDirectory
     ring: KeyRing
     ids: IdFactory
+
+    def audit(self) -> AuditReport:
+        """Check every money invariant on a snapshot of this moment."""
+        snapshot = Snapshot(self.path)
+        try:
+            return audit(snapshot, self.clock.now_us())
+        finally:
+            snapshot.close()
 
     def close(self) -> None:
         """Finish what is queued and let go of the files."""
@@ -49,6 +59,7 @@ def open_embedded(path: Path, clock: Clock, *, ring: KeyRing | None = None, mode
     ids = IdFactory(clock, slot)
     return EmbeddedLedger(
         path=path,
+        clock=clock,
         issuer=issuer,
         writer=Writer(store, clock, ids),
         journal=Journal(path),

@@ -4,11 +4,10 @@ Exact money: an integer of micros beside dollars for people. No text of a develo
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from payre_mcp.gateway.base import Balance, ChargePage, ChargeView, TopUpView
+from payre_mcp.gateway.base import Balance, ChargePage, ChargeView, TopUpStatus, TopUpView
 from payre_mcp.money import Money
 from payre_mcp.receipts import Receipt
 
@@ -57,7 +56,7 @@ class TopUpFacts(BaseModel):
     consumer: str = Field(description="The account that will be credited")
     amount: str = Field(examples=["$10.00"])
     amount_micros: int
-    status: Literal["pending", "completed", "expired"]
+    status: TopUpStatus
     url: str | None = Field(description="Where a person pays it; null where no page is served")
     expires_at: str = Field(examples=["2026-11-22T22:00:00Z"])
 
@@ -71,7 +70,8 @@ class TopUpFacts(BaseModel):
 
     def sentence(self) -> str:
         """Everything above, and what to do next."""
-        facts = f"Top-up {self.top_up_id} of {self.amount} ({self.amount_micros} micros) for account {self.consumer} is {self.status}."
+        amount = f"{self.amount} ({self.amount_micros} micros)"
+        facts = f"Top-up {self.top_up_id} of {amount} for account {self.consumer} is {self.status}."
         if self.status == "completed":
             return f"{facts} The money is in the balance."
         if self.status == "expired":
@@ -109,7 +109,8 @@ class ChargeFacts(BaseModel):
 
     def line(self) -> str:
         """One line of a list."""
-        return f"{self.created_at} {self.charge_id}: {self.amount} ({self.amount_micros} micros) for {self.kind} {self.name} of {self.server}."
+        amount = f"{self.amount} ({self.amount_micros} micros)"
+        return f"{self.created_at} {self.charge_id}: {amount} for {self.kind} {self.name} of {self.server}."
 
 
 class ChargesFacts(BaseModel):

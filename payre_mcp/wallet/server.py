@@ -18,7 +18,7 @@ This is the user's Payre wallet: one prepaid balance that pays for calls of paid
 
 def build_wallet(wallet: Wallet, *, name: str = "payre-wallet") -> MCPServer:
     """A wallet server over `wallet`. Every request pays with, and sees, the account of the key that it carries itself."""
-    server = MCPServer(name, title="Payre wallet", instructions=INSTRUCTIONS)
+    server = MCPServer(name, title="Payre wallet", instructions=INSTRUCTIONS, log_level="WARNING")
     tools = WalletTools(wallet)
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     asks = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from payre_mcp.errors import InvalidRequest, PayreError, ReceiptInvalid, Unauthorized
 from payre_mcp.gateway.base import Wallet
-from payre_mcp.identity import caller_key, request_headers
+from payre_mcp.identity import caller_key, request_headers, request_meta
 from payre_mcp.money import InvalidAmount, Money
 from payre_mcp.wallet.facts import BalanceFacts, ChargeFacts, ChargesFacts, ReceiptFacts, TopUpFacts
 
@@ -97,11 +97,10 @@ async def _answer(ctx: Context, ask: Callable[[str], Awaitable[_Facts]]) -> Call
 
 def _key(ctx: Context) -> str:
     request = ctx.request_context
-    meta: Any = (request.params or {}).get("_meta")
-    key = caller_key(request_headers(request.request), meta if isinstance(meta, dict) else None)
+    key = caller_key(request_headers(request.request), request_meta(request.params))
     if key is None:
         raise Unauthorized(
-            "No Payre key arrived. Send it in the X-Payre-Key header, or set PAYRE_KEY in the client's config for a wallet on stdio."
+            "No Payre key arrived. Send it in the X-Payre-Key header; for a wallet on stdio, set PAYRE_KEY in the client."
         )
     return key
 

@@ -1,0 +1,33 @@
+"""`payre audit`."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from payre_mcp.cli.output import emit, ledger_url, receipt_ring
+from payre_mcp.connection import open_ledger, sqlite_path
+from payre_mcp.errors import NotFound
+from payre_mcp.money import Money
+from payre_mcp.settings import load_settings
+
+
+def run(*, data: Path | None, url: str | None, json: bool) -> int:
+    """Audit a ledger that exists; answers the exit code."""
+    settings = load_settings()
+    address = url or ledger_url(data, settings)
+    if not sqlite_path(address).exists():
+        raise NotFound(f"there is no ledger at {sqlite_path(address)}")
+    connection = open_ledger(address, ring=receipt_ring(settings))
+    try:
+        report = connection.audit()
+    finally:
+        connection.close()
+    whole, parts = Money(report.topped_up_micros), (report.balances_micros, report.earned_micros, report.fees_micros)
+    balances, earnings, fees = (Money(part) for part in parts)
+    lines = [
+        f"{report.transfers} transfers, {report.charges} charges, {report.open_holds} open holds",
+        f"topped up {whole} = balances {balances} + earnings {earnings} + fees {fees}",
+        *(f"BROKEN: {violation}" for violation in report.violations),
+        "every invariant holds" if report.ok else f"{len(report.violations)} invariants are broken",
+    ]
+    emit({"ok": report.ok, **asdict(report)}, lines, as_json=json)
+    return 0 if report.ok else 1

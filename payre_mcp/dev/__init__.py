@@ -1,0 +1,1 @@
+"""`payre dev`: a paid server, its wallet and its pages on loopback, in one process, over one test ledger."""

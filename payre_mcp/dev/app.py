@@ -1,0 +1,146 @@
+"""One application on one origin: the paid server at `/mcp`, the wallet at `/wallet/mcp`, the pages beside them."""
+
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mcp.server.mcpserver import MCPServer
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from payre_mcp.connection import Connection, open_ledger
+from payre_mcp.dev.example import WeatherServer
+from payre_mcp.dev.seed import Seed, seed_ledger
+from payre_mcp.dev.web import listen, origin, serving
+from payre_mcp.hub.pages import TOP_UP_PATH, render, top_up_routes
+from payre_mcp.money import Money
+from payre_mcp.pricing.describe import price_sentence
+from payre_mcp.server.extension import Payre
+from payre_mcp.wallet.server import build_wallet
+
+SERVER_PATH, WALLET_PATH = "/mcp", "/wallet/mcp"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where everything is: what `payre dev --json` prints. Keys are secrets of the test ledger."""
+
+    hub: str
+    wallet: str
+    server: str
+    console: str
+    consumer_key: str
+    developer_key: str
+    data: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A development setup that is being served."""
+
+    addresses: Addresses
+    connection: Connection
+    server: MCPServer[Any]
+
+
+@asynccontextmanager
+async def development(
+    data: Path, *, server: MCPServer[Any] | None = None, port: int = 0, balance: Money
+) -> AsyncGenerator[Running]:
+    """Serve a paid server, its wallet and its pages on loopback, over the ledger in `data`, until the block ends.
+
+    A new ledger gets a consumer with `balance` of test money; one that is there keeps its consumer, keys and balance.
+
+    Raises:
+        OSError: The port is taken.
+        ValueError: `server` has no `Payre`, so nothing of it could be charged.
+    """
+    listener = listen(port)
+    with contextlib.closing(listener):
+        base = origin(listener)
+        connection = open_ledger(f"sqlite:///{data / 'payre.db'}", top_up_page=base + TOP_UP_PATH)
+        try:
+            paid = server or WeatherServer(Payre(gateway=connection.gateway))
+            payre = payre_of(paid)
+            payre.lend(connection.gateway)
+            seed = await seed_ledger(data, connection, balance)
+            addresses = Addresses(
+                base, base + WALLET_PATH, base + SERVER_PATH, base, seed.consumer_key, seed.developer_key, str(data)
+            )
+            app = _application(paid, payre, connection, addresses, seed)
+            async with serving(app, listener):
+                yield Running(addresses, connection, paid)
+        finally:
+            connection.close()
+
+
+def payre_of(server: MCPServer[Any]) -> Payre:
+    """The `Payre` that meters a server. Raises `ValueError` when there is none."""
+    for middleware in server.middleware:
+        if isinstance(middleware, Payre):
+            return middleware
+    raise ValueError(f"the server {server.name!r} has no Payre: make it a PaidMCPServer, or call Payre().install(server)")
+
+
+def snippets(addresses: Addresses) -> Sequence[tuple[str, str]]:
+    """Ready-to-paste configuration of common clients, key included: it spends test money only."""
+    key = addresses.consumer_key
+    both = {"weather": addresses.server, "wallet": addresses.wallet}
+    claude = "\n".join(
+        f'claude mcp add --transport http --header "X-Payre-Key: {key}" payre-{name} {url}' for name, url in both.items()
+    )
+    cursor = {"mcpServers": {f"payre-{name}": {"url": url, "headers": {"X-Payre-Key": key}} for name, url in both.items()}}
+    vscode = {
+        "servers": {f"payre-{name}": {"type": "http", "url": url, "headers": {"X-Payre-Key": key}} for name, url in both.items()}
+    }
+    return (
+        ("Claude Code", claude),
+        ("Cursor (.cursor/mcp.json)", json.dumps(cursor, indent=2)),
+        ("VS Code (.vscode/mcp.json)", json.dumps(vscode, indent=2)),
+    )
+
+
+def _application(server: MCPServer[Any], payre: Payre, connection: Connection, addresses: Addresses, seed: Seed) -> Starlette:
+    wallet = build_wallet(connection.wallet)
+    server_app = server.streamable_http_app(streamable_http_path=SERVER_PATH)
+    wallet_app = wallet.streamable_http_app(streamable_http_path=WALLET_PATH)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        async with server.session_manager.run(), wallet.session_manager.run():
+            yield
+
+    async def start(_: Request) -> Response:
+        page = await connection.wallet.list_charges(seed.consumer_key, limit=10)
+        values = {
+            "server_name": server.name,
+            "addresses": addresses,
+            "balance": await connection.wallet.get_balance(seed.consumer_key),
+            "charges": page.charges,
+            "prices": [(target.name, price_sentence(spec)) for target, spec in payre.metering.prices.items()],
+            "snippets": snippets(addresses),
+        }
+        return render("start.html", values)
+
+    return Starlette(
+        routes=[
+            Route("/", start, methods=["GET"]),
+            *top_up_routes(connection.top_ups),
+            *server_app.routes,
+            *wallet_app.routes,
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
+        lifespan=lifespan,
+    )

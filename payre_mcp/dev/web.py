@@ -1,0 +1,56 @@
+"""Running an ASGI application on loopback inside the event loop that is there."""
+
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+import uvicorn
+from starlette.types import ASGIApp
+
+HOST = "127.0.0.1"
+
+
+def listen(port: int = 0) -> socket.socket:
+    """A listening socket on loopback; `port` 0 takes any that is free. Connections queue up before anyone serves them.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def origin(listener: socket.socket) -> str:
+    """`http://127.0.0.1:port` of a listening socket."""
+    return f"http://{HOST}:{listener.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[None]:
+    """Serve `app` on `listener` until the block ends, then let running requests finish."""
+    config = uvicorn.Config(
+        app, http="h11", lifespan="on", log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=5
+    )
+    server = _QuietServer(config)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, [listener])
+        try:
+            yield
+        finally:
+            server.should_exit = True
+
+
+class _QuietServer(uvicorn.Server):
+    """Leaves the process's signals to whoever owns the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
