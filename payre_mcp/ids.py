@@ -14,6 +14,7 @@ SLOTS = 256
 _COUNTER_BITS, _SLOT_BITS = 12, 8
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: sorts as the number does, no i l o u
 _DIGITS = 13
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 _VALUES = {digit: value for value, digit in enumerate(_ALPHABET)}
 
 
@@ -43,8 +44,8 @@ class IdFactory:
 def format_id(prefix: str, number: int) -> str:
     """`chg_` and thirteen digits that sort as the number does."""
     assert prefix in PREFIXES
-    digits = [_ALPHABET[number >> shift & 31] for shift in range(5 * (_DIGITS - 1), -1, -5)]
-    return f"{prefix}_{''.join(digits)}"
+    pairs = [_PAIRS[number >> shift & 1023] for shift in range(50, -1, -10)]
+    return f"{prefix}_{_ALPHABET[number >> 60]}{''.join(pairs)}"
 
 
 def parse_id(prefix: str, text: str) -> int:

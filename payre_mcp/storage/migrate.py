@@ -1,5 +1,8 @@
 """Moving a database to the schema of this version. Alembic is loaded only when there is something to do."""
 
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,13 +24,24 @@ def upgrade(engine: sa.Engine) -> None:
 
     A database that a newer version of payre_mcp wrote is left alone.
     """
-    # Alembic costs as much to import as all of SQLAlchemy, and almost every start finds nothing to do.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    with engine.begin() as connection, _quiet(logging.getLogger("alembic")):
+        # Alembic costs as much to import as all of SQLAlchemy, and almost every start finds nothing to do.
+        from alembic import command  # noqa: PLC0415
+        from alembic.config import Config  # noqa: PLC0415
 
-    config = Config()
-    config.set_main_option("script_location", "payre_mcp.storage:migrations")
-    config.set_main_option("path_separator", "os")
-    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "payre_mcp.storage:migrations")
+        config.set_main_option("path_separator", "os")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Generator[None]:
+    """A server that starts for the first time need not tell its user how a table is made."""
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

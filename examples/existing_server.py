@@ -1,0 +1,19 @@
+"""A server that exists already, metered with one line."""
+
+from mcp.server.mcpserver import MCPServer
+
+from payre_mcp import Payre, serve
+
+server = MCPServer("dictionary")
+
+
+@server.tool()
+def define(word: str) -> str:
+    """Define a word."""
+    return f"{word}: see the dictionary"
+
+
+Payre(prices={"define": "0.001"}).install(server)
+
+if __name__ == "__main__":
+    serve(server)

@@ -1,0 +1,100 @@
+"""`payre audit`, `payre verify`, `payre doctor`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from payre_mcp.cli.app import app
+from payre_mcp.storage.library import connect
+from payre_mcp.testing import sandbox
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # uvicorn knows no other
+
+
+def payre(*arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env=environ)
+
+
+@pytest.fixture
+async def receipt(tmp_path: Path) -> str:
+    """The receipt of one paid call on the ledger in `tmp_path`."""
+    async with sandbox(data=tmp_path) as box, box.client() as client:
+        result = await client.call_tool("forecast", {"city": "Oslo"})
+    return (result.meta or {})["dev.payre/receipt"]
+
+
+async def test_an_audit_of_a_sound_ledger_succeeds(tmp_path: Path, receipt: str) -> None:
+    result = payre("audit", "--data", str(tmp_path), "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert (report["ok"], report["charges"], report["earned_micros"], report["fees_micros"]) == (True, 1, 4850, 150)
+    assert "every invariant holds" in payre("audit", "--url", f"sqlite:///{tmp_path / 'payre.db'}").stdout
+
+
+async def test_an_audit_finds_a_balance_that_was_tampered_with(tmp_path: Path, receipt: str) -> None:
+    connection = connect(tmp_path / "payre.db")
+    connection.execute("update account set balance_micros = balance_micros + 1")
+    connection.close()
+    result = payre("audit", "--data", str(tmp_path))
+    assert result.exit_code == 1
+    assert "BROKEN" in result.stdout
+
+
+async def test_an_audit_makes_no_ledger(tmp_path: Path) -> None:
+    assert payre("audit", "--data", str(tmp_path / "none")).exit_code == 1
+    assert not (tmp_path / "none").exists()
+
+
+async def test_a_receipt_verifies_from_argument_file_and_stdin(tmp_path: Path, receipt: str) -> None:
+    file = tmp_path / "receipt.txt"
+    file.write_text(receipt + "\n")
+    for given in (receipt, str(file)):
+        result = payre("verify", given, "--data", str(tmp_path), "--json")
+        assert json.loads(result.stdout)["amount_micros"] == 5000
+    result = CliRunner().invoke(app, ["verify", "-", "--data", str(tmp_path)], input=receipt)
+    assert result.exit_code == 0
+    assert "$0.005" in result.stdout
+
+
+async def test_a_forged_receipt_exits_1(tmp_path: Path, receipt: str) -> None:
+    head, payload, signature = receipt.split(".")
+    forged = f"{head}.{payload[:-2]}xx.{signature}"
+    for given, reason in ((forged, "unknown"), ("nonsense", "malformed")):
+        result = payre("verify", given, "--data", str(tmp_path), "--json")
+        assert result.exit_code == 1
+        assert json.loads(result.stdout) == {"valid": False, "reason": reason}
+
+
+async def test_receipt_keys_of_the_settings_come_first(tmp_path: Path, receipt: str) -> None:
+    keys = (tmp_path / "payre.keys").read_text().strip()
+    elsewhere = str(tmp_path / "elsewhere")
+    assert payre("verify", receipt, "--data", elsewhere).exit_code == 1
+    assert payre("verify", receipt, "--data", elsewhere, PAYRE_RECEIPT_KEYS=keys).exit_code == 0
+
+
+async def test_a_doctor_finds_a_sound_ledger_sound(tmp_path: Path, receipt: str) -> None:
+    result = payre("doctor", "--data", str(tmp_path), "--json")
+    assert result.exit_code == 0
+    found = {check["name"]: check["found"] for check in json.loads(result.stdout)["checks"]}
+    assert "wal" in found["ledger"]
+    assert "0600" in found["receipt keys"]
+
+
+async def test_a_doctor_sees_what_needs_attention(tmp_path: Path, receipt: str) -> None:
+    (tmp_path / "payre.keys").chmod(0o644)
+    damaged = {"PAYRE_KEY": "pyr_ck_test_nonsense"}
+    checks = json.loads(payre("doctor", "--data", str(tmp_path), "--json", **damaged).stdout)["checks"]
+    assert {check["name"] for check in checks if not check["ok"]} == {"receipt keys", "PAYRE_KEY"}
+    result = payre("doctor", PAYRE_FEE_BPS="many")
+    assert result.exit_code == 1
+    assert "PAYRE_FEE_BPS" in result.stdout
+
+
+async def test_a_doctor_works_before_there_is_a_ledger(tmp_path: Path) -> None:
+    assert payre("doctor", "--data", str(tmp_path / "none")).exit_code == 0
+    assert not (tmp_path / "none").exists()
