@@ -22,6 +22,7 @@ PayreError                       internal_error 500
 +-- ReceiptInvalid               400
 +-- PriceSpecInvalid             422
 +-- SettingsInvalid              500  raised at start, never on a call
++-- LedgerInvalid                500  the database is damaged, another program's, or of a newer version
 +-- PayreUnavailable             503  the ledger cannot be reached or is busy (retryable)
 
 A message says what happened, what it means for the reader's money, and what to do. Programmer mistakes are
@@ -280,6 +281,12 @@ class SettingsInvalid(PayreError):
     """A setting is unknown or has a value that cannot be used."""
 
     code = "settings_invalid"
+
+
+class LedgerInvalid(PayreError):
+    """The database is no ledger that this version can use. It is left as it is; nothing can be charged with it."""
+
+    code = "ledger_invalid"
 
 
 class PayreUnavailable(PayreError):

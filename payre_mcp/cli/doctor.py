@@ -64,16 +64,17 @@ def _key_check(settings: Settings) -> Check:
 def _ledger_check(path: Path) -> Check:
     if not path.exists():
         return Check("ledger", ok=True, found=f"none yet at {path}; it is made at first use")
-    connection = connect(path, read_only=True)
     try:
-        current = migrate.is_current(connection)
-        journal = connection.execute("pragma journal_mode").fetchone()[0]
-    finally:
-        connection.close()
-    state = (
-        f"schema {migrate.HEAD}" if current else "its schema is of another version; it is brought up to date when it is opened"
-    )
-    return Check("ledger", ok=current, found=f"{path}, {journal}, {state}")
+        connection = connect(path, read_only=True)
+        try:
+            state = migrate.schema_state(connection)
+            journal = connection.execute("pragma journal_mode").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite.DatabaseError as error:
+        return Check("ledger", ok=False, found=f"{path}: {error}")
+    usable = state in {migrate.SchemaState.CURRENT, migrate.SchemaState.OLDER}
+    return Check("ledger", ok=usable, found=f"{path}, {journal}, schema {state} (this version has {migrate.HEAD})")
 
 
 def _ring_check(settings: Settings, path: Path) -> Check:

@@ -30,7 +30,8 @@ class Payre(Extension):
 
     Examples:
         >>> payre = Payre("sqlite:///payre.db", prices={"search": "0.005"})
-        >>> server = payre.install(MCPServer("library"))
+        >>> payre.install(MCPServer("library")).name
+        'library'
     """
 
     identifier = "dev.payre/metering"

@@ -4,17 +4,21 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy.exc
+
 from payre_mcp.clock import Clock
+from payre_mcp.errors import LedgerInvalid, PayreUnavailable
 from payre_mcp.ids import SLOTS, IdFactory
 from payre_mcp.keys import Mode
 from payre_mcp.ledger.audit import AuditReport, audit
+from payre_mcp.ledger.store import StoreUnavailable
 from payre_mcp.ledger.writer import Writer
 from payre_mcp.receipts import KeyRing
 from payre_mcp.storage import migrate
 from payre_mcp.storage.directory import SqlDirectory
 from payre_mcp.storage.engine import make_engine
 from payre_mcp.storage.journal import Journal, Snapshot
-from payre_mcp.storage.library import connect
+from payre_mcp.storage.library import connect, sqlite
 from payre_mcp.storage.sqlite import SqliteStore
 
 
@@ -50,33 +54,60 @@ def open_embedded(path: Path, clock: Clock, *, ring: KeyRing | None = None, mode
     """Open the ledger in `path`, create it where there is none, and bring its schema up to date.
 
     The receipt keys stand beside it in `payre.keys` (mode 0600) unless `ring` is given.
+
+    Raises:
+        LedgerInvalid: The file is damaged, another program's, or of a newer version. It is left as it is.
+        PayreUnavailable: The file cannot be made or written: the disk is full or read-only, or it is locked.
     """
     path = path.resolve()
-    store = SqliteStore(path)
+    try:
+        return _open(path, clock, ring, mode)
+    except OSError as error:
+        raise PayreUnavailable(f"the ledger at {path} cannot be made: {error.strerror}") from error
+    except (sqlite.OperationalError, sqlalchemy.exc.OperationalError, StoreUnavailable) as error:
+        raise PayreUnavailable(f"the ledger at {path} cannot be opened for writing: {_cause(error)}") from error
+    except (sqlite.DatabaseError, sqlalchemy.exc.DatabaseError) as error:
+        raise LedgerInvalid(f"the file {path} is no ledger, or a damaged one ({_cause(error)}). It is left as it is") from error
+
+
+def _open(path: Path, clock: Clock, ring: KeyRing | None, mode: Mode) -> EmbeddedLedger:
     engine = make_engine(path)
     _ensure_schema(path, engine)
     stored_mode, issuer, slot = _register_opening(path, mode)
     ids = IdFactory(clock, slot)
+    ring = ring or KeyRing.open_file(path.with_suffix(".keys"))
     return EmbeddedLedger(
         path=path,
         clock=clock,
         issuer=issuer,
-        writer=Writer(store, clock, ids),
         journal=Journal(path),
         directory=SqlDirectory(engine, clock, ids, stored_mode),
-        ring=ring or KeyRing.open_file(path.with_suffix(".keys")),
+        ring=ring,
         ids=ids,
+        writer=Writer(SqliteStore(path), clock, ids),
     )
 
 
-def _ensure_schema(path: Path, engine: object) -> None:
-    connection = connect(path)
-    try:
-        current = migrate.is_current(connection)
-    finally:
-        connection.close()
-    if not current:
-        migrate.upgrade(engine)  # pyright: ignore[reportArgumentType]
+def _cause(error: Exception) -> object:
+    """What the library said, without what SQLAlchemy adds."""
+    return getattr(error, "orig", None) or error
+
+
+def _ensure_schema(path: Path, engine: sqlalchemy.Engine) -> None:
+    state = migrate.SchemaState.EMPTY
+    if path.exists():
+        # Read-only: looking at another program's file must not turn its journal into ours.
+        connection = connect(path, read_only=True)
+        try:
+            state = migrate.schema_state(connection)
+        finally:
+            connection.close()
+    if state == migrate.SchemaState.FOREIGN:
+        raise LedgerInvalid(f"the file {path} belongs to another program; name another place. It is left as it is")
+    if state == migrate.SchemaState.NEWER:
+        raise LedgerInvalid(f"the ledger {path} was written by a newer payre_mcp; update this one. It is left as it is")
+    if state != migrate.SchemaState.CURRENT:
+        migrate.upgrade(engine)
 
 
 def _register_opening(path: Path, mode: Mode) -> tuple[Mode, str, int]:

@@ -3,27 +3,43 @@
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "0001"
-"""The newest revision; a test holds it equal to Alembic's."""
+REVISIONS = ("0001",)
+"""Every revision, oldest first; a test holds them equal to Alembic's."""
 
+HEAD = REVISIONS[-1]
 VERSION_TABLE = "payre_alembic_version"
 
 
-def is_current(connection: Any) -> bool:
-    """Whether a DB-API connection sees a database at `HEAD`."""
-    found = connection.execute("select 1 from sqlite_master where name = ?", (VERSION_TABLE,)).fetchone()
-    return bool(found) and connection.execute(f"select version_num from {VERSION_TABLE}").fetchall() == [(HEAD,)]
+class SchemaState(StrEnum):
+    """What a database file holds, as far as its tables tell."""
+
+    EMPTY = "empty"
+    OLDER = "older"
+    CURRENT = "current"
+    NEWER = "newer"
+    """Written by a version of payre_mcp that this one does not know."""
+    FOREIGN = "foreign"
+    """Another program's."""
+
+
+def schema_state(connection: Any) -> SchemaState:
+    """What a DB-API connection sees. Raises the library's `DatabaseError` for a file that is no database."""
+    tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+    if VERSION_TABLE not in tables:
+        return SchemaState.FOREIGN if tables else SchemaState.EMPTY
+    found = [version for (version,) in connection.execute(f"select version_num from {VERSION_TABLE}")]
+    if found == [HEAD]:
+        return SchemaState.CURRENT
+    return SchemaState.OLDER if set(found) <= set(REVISIONS) else SchemaState.NEWER
 
 
 def upgrade(engine: sa.Engine) -> None:
-    """Bring the database to `HEAD` in one transaction; two processes that start together do it once.
-
-    A database that a newer version of payre_mcp wrote is left alone.
-    """
+    """Bring the database to `HEAD` in one transaction; two processes that start together do it once."""
     with engine.begin() as connection, _quiet(logging.getLogger("alembic")):
         # Alembic costs as much to import as all of SQLAlchemy, and almost every start finds nothing to do.
         from alembic import command  # noqa: PLC0415

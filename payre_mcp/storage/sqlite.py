@@ -165,6 +165,10 @@ class SqliteStore:
             if "locked" in str(error) or "busy" in str(error):
                 raise StoreBusy(str(error)) from error
             raise StoreUnavailable(f"{error} ({self._path.name})") from error
+        except sqlite.IntegrityError:
+            raise  # the fault of one command: the writer finds out which
+        except sqlite.DatabaseError as error:
+            raise StoreUnavailable(f"{error} ({self._path.name})") from error
 
 
 @lru_cache(maxsize=128)
