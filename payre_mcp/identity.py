@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
+from starlette.datastructures import Headers
+
 from payre_mcp.errors import InvalidApiKey
 from payre_mcp.keys import is_placeholder
 
@@ -60,10 +62,17 @@ def request_headers(request: object) -> Mapping[str, str] | None:
 
 def _from_headers(headers: Mapping[str, str]) -> Iterator[str]:
     for name in HEADERS:
-        if value := headers.get(name, "").strip():
-            yield value
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    token = token.strip()
-    # Another bearer token is the host's own business; ours are known by their prefix, a placeholder by its form.
-    if scheme.lower() == "bearer" and (token.startswith("pyr_") or is_placeholder(token)):
-        yield token
+        yield from filter(None, map(str.strip, _values(headers, name)))
+    for value in _values(headers, "authorization"):
+        scheme, _, token = value.partition(" ")
+        token = token.strip()
+        # Another bearer token is the host's own business; ours are known by their prefix, a placeholder by its form.
+        if scheme.lower() == "bearer" and (token.startswith("pyr_") or is_placeholder(token)):
+            yield token
+
+
+def _values(headers: Mapping[str, str], name: str) -> list[str]:
+    """Every value of a header: one that came twice must not be half read."""
+    if isinstance(headers, Headers):
+        return headers.getlist(name)
+    return [headers[name]] if name in headers else []

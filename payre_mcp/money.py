@@ -58,9 +58,9 @@ class Money:
             return value
         dollars = _decimal(value)
         if dollars < 0:
-            raise InvalidAmount("price_negative", f"{value!r} is below zero; an amount is zero or more")
+            raise InvalidAmount("price_negative", "an amount is zero or more")
         if dollars > MAX_PRICE_USD:
-            raise InvalidAmount("price_too_large", f"{value!r} is above ${MAX_PRICE_USD:,}")
+            raise InvalidAmount("price_too_large", f"an amount is at most ${MAX_PRICE_USD:,}")
         with localcontext() as context:
             context.prec = 3000  # 64 digits and an exponent of three digits stay exact
             micros = dollars * MICROS_PER_USD
@@ -123,4 +123,5 @@ def _decimal(value: "str | int | float | Decimal") -> Decimal:
     unsigned = text.removeprefix("-")
     if len(text) > _LONGEST_TEXT or _PRICE_TEXT.fullmatch(unsigned) is None:
         raise InvalidAmount("price_syntax", f"{text[:_LONGEST_TEXT]!r} is not an amount; write dollars such as '0.005'")
-    return Decimal(unsigned.removeprefix("$")) * (-1 if unsigned != text else 1)
+    dollars = Decimal(unsigned.removeprefix("$"))
+    return dollars.copy_negate() if unsigned != text else dollars

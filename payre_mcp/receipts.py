@@ -8,8 +8,11 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import secrets
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -108,6 +111,8 @@ class KeyRing:
             kid, colon, secret = entry.partition(":")
             if not colon or not kid.isascii() or not kid.isalnum():
                 raise ValueError("a receipt key is written kid:secret, with letters and digits as kid")
+            if kid in ring:
+                raise ValueError(f"the receipt key {kid} is given twice")
             ring[kid] = _decode(secret)
         return cls(ring)
 
@@ -118,10 +123,8 @@ class KeyRing:
     @classmethod
     def open_file(cls, path: Path) -> "KeyRing":
         """The ring kept in `path`, made with one fresh key (mode 0600) where there is none."""
-        if not path.exists():
-            path.touch(mode=0o600, exist_ok=True)
-            if not path.read_text():
-                path.write_text(cls.generate().dump())
+        if not path.exists() or not path.read_text():
+            _write_once(path, cls.generate().dump())
         return cls.parse(path.read_text())
 
     def sign(self, receipt: Receipt) -> str:
@@ -143,7 +146,10 @@ class KeyRing:
         kid = next((kid for kid, ours in self._headers.items() if hmac.compare_digest(ours, header)), None)
         if kid is None or not hmac.compare_digest(self._signature(kid, f"{header}.{payload}"), signature):
             raise ReceiptInvalid("This ledger did not sign this receipt, or it was altered since.", reason="unknown")
-        return Receipt.from_claims(json.loads(_decode(payload)))
+        try:
+            return Receipt.from_claims(json.loads(_decode(payload)))
+        except (KeyError, TypeError, ValueError):
+            raise ReceiptInvalid("This receipt is of a version that this ledger does not know.", reason="unknown") from None
 
     def _signature(self, kid: str, signed: str) -> str:
         # A copy of a keyed state: unlike hmac.digest it keeps the interpreter lock, which a busy thread is slow to return.
@@ -165,6 +171,18 @@ def canonical_json(value: Any) -> bytes:
 def sha256_hex(data: bytes) -> str:
     """SHA-256 in hex, the form of every digest in a receipt."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Put `text` into a new file that nobody else may read, whole or not at all; of two writers the first one wins."""
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mkstemp makes it 0600
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    if path.exists() and not path.read_text():
+        path.unlink(missing_ok=True)  # what a crash left behind
+    with suppress(FileExistsError):
+        os.link(draft, path)
+    Path(draft).unlink()
 
 
 def _new_kid() -> str:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from payre_mcp.clock import US_PER_S
-from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Account, Kind, OpenHold, Transfer
-from payre_mcp.money import split_fee
+from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Account, Kind, OpenHold, Transfer, born
 
 OVERDUE_US = 60 * US_PER_S
 """A hold may outlive its time by one sweep; after this it counts as stuck."""
@@ -84,11 +83,14 @@ class _Auditor:
         self.holds: dict[tuple[int, int], Transfer] = {}
         self.ended: dict[tuple[int, int], Transfer] = {}
         self.refundable: dict[tuple[int, int], tuple[int, int]] = {}
+        self.late: set[int] = set()
         self.paid_keys: set[tuple[int, int, int, str]] = set()
 
     def read(self, row: Transfer) -> None:
         report, owner = self.report, (row.part, row.consumer_id)
         report.transfers += 1
+        if not 0 <= row.fee_micros <= row.amount_micros:
+            self.broken(f"transfer {row.id} has an amount or a fee below zero, or a fee above its amount")
         if row.kind in CHARGES:
             report.charges += 1
             self.charge(row)
@@ -113,10 +115,19 @@ class _Auditor:
         self.earned[row.part, row.developer_id] += row.amount_micros - row.fee_micros
         self.fees[row.part, row.developer_id] += row.fee_micros
         self.refundable[row.part, row.id] = (row.amount_micros, row.fee_micros)
-        if row.fee_micros != split_fee(row.amount_micros, row.fee_bps)[0]:
+        if row.fee_micros != row.amount_micros * row.fee_bps // 10_000:
             self.broken(f"charge {row.id} has fee {row.fee_micros} of {row.amount_micros} at {row.fee_bps} bps")
+        if row.kind == Kind.CHARGE and row.ref_id:
+            self.late_charge(row)
         if not row.detail:
             self.broken(f"charge {row.id} has no receipt")
+
+    def late_charge(self, row: Transfer) -> None:
+        end = self.ended.get((row.part, row.ref_id))
+        if end is None or end.kind != Kind.EXPIRE or row.amount_micros > end.held_micros or end.id in self.late:
+            self.broken(f"late charge {row.id} does not fit its hold {row.ref_id}")
+        if end is not None:
+            self.late.add(end.id)
 
     def refund(self, row: Transfer) -> None:
         self.balances[row.part, row.consumer_id] += row.amount_micros
@@ -159,9 +170,7 @@ class _Auditor:
 
     def compare_holds(self, holds: list[OpenHold]) -> None:
         self.report.open_holds = len(holds)
-        if {(hold.part, hold.id): hold.amount_micros for hold in holds} != {
-            place: row.amount_micros for place, row in self.holds.items()
-        }:
+        if {hold._replace(expires_at=0) for hold in holds} != {born(row)._replace(expires_at=0) for row in self.holds.values()}:
             self.broken("the open holds differ from the holds of the journal that have not ended")
         for hold in holds:
             if hold.expires_at + OVERDUE_US < self.now:

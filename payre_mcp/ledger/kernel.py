@@ -77,7 +77,7 @@ def needs(batch: Sequence[Command], *, repeated: bool = False) -> Needs:
                 out.holds.append(command.hold_id)
             case TopUp():
                 out.keys.append((command.consumer_id, 0, command.key))
-            case Refund():
+            case _:
                 out.charges.append(command.charge_id)
                 out.keys.append((command.consumer_id, command.developer_id, command.key))
         if repeated and not isinstance(command, Extend):
@@ -270,7 +270,8 @@ class _Judge:
         charge = self.state.charges.get(command.charge_id)
         if charge is None or (charge.consumer_id, charge.developer_id) != (command.consumer_id, command.developer_id):
             return NotFound("no such charge of this developer; nothing was refunded")
-        if first := self.paid(charge.consumer_id, charge.developer_id, command.key):
+        if history := self.state.by_key.get((charge.consumer_id, charge.developer_id, command.key)):
+            first = history[0]
             if (first.kind, first.ref_id, first.amount_micros) != (Kind.REFUND, charge.id, command.amount_micros):
                 return IdempotencyConflict("this key was used before for something else; nothing was refunded")
             return self.replay(first)

@@ -2,6 +2,7 @@
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from payre_mcp.money import Money
 from payre_mcp.pricing import Target
@@ -16,7 +17,14 @@ class PaidCall:
     held: Money
 
 
-running_call: ContextVar[PaidCall | None] = ContextVar("payre_running_call", default=None)
+class Running(NamedTuple):
+    """A paid call, and the meter that charges it: a call of another server inside it is a call of its own."""
+
+    meter: object
+    call: PaidCall
+
+
+running: ContextVar[Running | None] = ContextVar("payre_running_call", default=None)
 
 
 def current_call() -> PaidCall | None:
@@ -25,4 +33,5 @@ def current_call() -> PaidCall | None:
     >>> current_call() is None
     True
     """
-    return running_call.get()
+    now = running.get()
+    return None if now is None else now.call

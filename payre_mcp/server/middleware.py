@@ -13,13 +13,13 @@ import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from pydantic import BaseModel
 
-from payre_mcp.errors import HoldNotOpen, HoldUnknown, PaymentRequired, PayreError, ResultNotStored
+from payre_mcp.errors import CallRefused, HoldNotOpen, HoldUnknown, PaymentRequired, PayreError, ResultNotStored
 from payre_mcp.gateway.base import Authorization, CallOutcome, CallRequest, Gateway, Replay
 from payre_mcp.identity import caller_key, request_headers, request_meta
 from payre_mcp.pricing import PriceSpec, Target
 from payre_mcp.receipts import canonical_json, sha256_hex
 from payre_mcp.server import wire
-from payre_mcp.server.calls import PaidCall, running_call
+from payre_mcp.server.calls import PaidCall, Running, running
 from payre_mcp.server.host import Host
 
 logger = logging.getLogger(__name__)
@@ -62,14 +62,14 @@ class Metering:
 
         A call that was charged under another name is refused: the price that was paid is not the price of what runs.
         """
-        target, running = Target("tool", name), running_call.get()
-        if running is None:
+        target, now = Target("tool", name), running.get()
+        if now is None or now.meter is not self:
             return await self._call(ctx, target, lambda: call_next(ctx))
-        if running.target != target and target in self.prices:
-            moved = PayreError(
-                f"this call was charged as {running.target.name!r} and reached {name!r}; it does not run, and costs nothing"
+        if now.call.target != target and target in self.prices:
+            paid = now.call.target.name
+            return self._refuse(
+                ctx, CallRefused(f"this call was charged as {paid!r} and reached {name!r}; it does not run, and costs nothing")
             )
-            return self._refuse(ctx, moved)
         return await call_next(ctx)
 
     async def _call(self, ctx: ServerRequestContext[Any, Any], target: Target, run: Run) -> HandlerResult:
@@ -100,7 +100,21 @@ class Metering:
                 return _replayed(authorized)
         except PayreError as error:
             return self._refuse(ctx, error)
-        return await _run_paid(gateway, authorized, run)
+        return await self._run_paid(gateway, authorized, run)
+
+    async def _run_paid(self, gateway: Gateway, authorization: Authorization, run: Run) -> HandlerResult:
+        """Run a call whose money is held. Whatever happens, the hold is ended: captured or voided, once."""
+        call = PaidCall(authorization.request.target, wire.consumer_id(authorization.consumer_id), authorization.held)
+        token = running.set(Running(self, call))
+        succeeded = False
+        try:
+            out = _as_dict(await run())
+            succeeded = wire.is_success(out)
+        finally:
+            running.reset(token)
+            if not succeeded:
+                await _void(gateway, authorization)
+        return await _capture(gateway, authorization, out) if succeeded else out
 
     def _can_run(self, target: Target, arguments: object) -> bool:
         """Whether the host will run this; if not, it says why itself and nothing is held."""
@@ -115,21 +129,6 @@ class Metering:
     def _refuse(self, ctx: ServerRequestContext[Any, Any], error: PayreError) -> HandlerResult:
         info = self.host.info() if self.host is not None else None
         return wire.refusal(ctx.method, error, version=ctx.protocol_version, server_info=info)
-
-
-async def _run_paid(gateway: Gateway, authorization: Authorization, run: Run) -> HandlerResult:
-    """Run a call whose money is held. Whatever happens, the hold is ended: captured or voided, once."""
-    call = PaidCall(authorization.request.target, wire.consumer_id(authorization.consumer_id), authorization.held)
-    token = running_call.set(call)
-    succeeded = False
-    try:
-        out = _as_dict(await run())
-        succeeded = wire.is_success(out)
-    finally:
-        running_call.reset(token)
-        if not succeeded:
-            await _void(gateway, authorization)
-    return await _capture(gateway, authorization, out) if succeeded else out
 
 
 async def _capture(gateway: Gateway, authorization: Authorization, out: wire.Result) -> wire.Result:

@@ -17,6 +17,8 @@ from payre_mcp.settings import load_settings
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _MARK = "__payre_tool__"
+_SET_BY_INIT = ("payre", "settings", "dependencies")
+"""Attributes of every server that its class does not show."""
 
 Lifespan = Callable[[MCPServer[LifespanResultT]], AbstractAsyncContextManager[LifespanResultT]]
 
@@ -85,7 +87,7 @@ class PaidMCPServer(MCPServer[LifespanResultT]):
         """Refuse a marked method that would hide a part of the server itself."""
         super().__init_subclass__(**options)
         for name, value in vars(cls).items():
-            if hasattr(value, _MARK) and hasattr(PaidMCPServer, name):
+            if hasattr(value, _MARK) and (hasattr(PaidMCPServer, name) or name in _SET_BY_INIT):
                 raise TypeError(
                     f"{cls.__name__}.{name} would replace MCPServer.{name}; name the method differently and pass name={name!r}"
                 )

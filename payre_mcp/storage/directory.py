@@ -2,18 +2,21 @@
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, SQLModel, col, select
 
 from payre_mcp.clock import Clock
 from payre_mcp.directory import Consumer, Developer, KeyRecord, Server, TopUpRequest
-from payre_mcp.errors import NotFound
+from payre_mcp.errors import NotFound, PayreUnavailable
 from payre_mcp.ids import IdFactory
 from payre_mcp.keys import ApiKey, Mode, Role, new_key
 from payre_mcp.money import Money
 from payre_mcp.pricing import PriceSpec, Target
+from payre_mcp.storage.engine import make_engine
 from payre_mcp.storage.tables import (
     AccountTable,
     ApiKeyTable,
@@ -29,15 +32,16 @@ PART = 0
 
 
 class SqlDirectory:
-    """`payre_mcp.directory.Directory` on an SQLAlchemy engine. Every method is one transaction; thread-safe."""
+    """`payre_mcp.directory.Directory` on a ledger file. Every method is one transaction; thread-safe."""
 
-    def __init__(self, engine: sa.Engine, clock: Clock, ids: IdFactory, mode: Mode) -> None:
-        self._engine, self._clock, self._ids = engine, clock, ids
+    def __init__(self, path: Path, clock: Clock, ids: IdFactory, mode: Mode) -> None:
+        self._writer, self._reader = make_engine(path), make_engine(path, read_only=True)
+        self._clock, self._ids = clock, ids
         self.mode = mode
 
     def sole_developer(self) -> Developer:
         """The first developer, made where there is none."""
-        with Session(self._engine) as session, session.begin():
+        with self._transaction() as session:
             row = session.exec(select(DeveloperTable).order_by(col(DeveloperTable.id))).first()
             if row is None:
                 row = DeveloperTable(id=self._ids.new(), name="developer")
@@ -55,7 +59,7 @@ class SqlDirectory:
 
     def consumers(self) -> Sequence[Consumer]:
         """All consumers, oldest first."""
-        with Session(self._engine) as session:
+        with self._reading() as session:
             rows = session.exec(select(ConsumerTable).order_by(col(ConsumerTable.id))).all()
             return [Consumer(row.id, row.part, row.name) for row in rows]
 
@@ -72,18 +76,18 @@ class SqlDirectory:
 
     def find_key(self, digest: bytes) -> KeyRecord | None:
         """The key with this SHA-256."""
-        with Session(self._engine) as session:
+        with self._reading() as session:
             row = session.exec(select(ApiKeyTable).where(ApiKeyTable.digest == digest)).first()
             return _record(row) if row else None
 
     def list_keys(self) -> Sequence[KeyRecord]:
         """All keys, oldest first, the revoked ones too."""
-        with Session(self._engine) as session:
+        with self._reading() as session:
             return [_record(row) for row in session.exec(select(ApiKeyTable).order_by(col(ApiKeyTable.id))).all()]
 
     def revoke_key(self, key_id: int) -> None:
         """Refuse this key from now on. Revoking it again changes nothing."""
-        with Session(self._engine) as session, session.begin():
+        with self._transaction() as session:
             row = session.get(ApiKeyTable, key_id)
             if row is None:
                 raise NotFound("no such key")
@@ -92,7 +96,7 @@ class SqlDirectory:
 
     def ensure_server(self, developer_id: int, name: str) -> Server:
         """The developer's server of this name, made if it is new."""
-        with Session(self._engine) as session, session.begin():
+        with self._transaction() as session:
             known = select(ServerTable).where(ServerTable.developer_id == developer_id, ServerTable.name == name)
             row = session.exec(known).first()
             if row is None:
@@ -102,7 +106,7 @@ class SqlDirectory:
 
     def publish(self, server_id: int, prices: Mapping[Target, PriceSpec]) -> None:
         """Record a server's price list; what is already recorded stays as it is."""
-        with Session(self._engine) as session, session.begin():
+        with self._transaction() as session:
             for target, spec in prices.items():
                 if session.get(PriceListingTable, (server_id, target.kind, target.name, spec.version)) is None:
                     text, now = json.dumps(spec.canonical(), sort_keys=True), self._clock.now_us()
@@ -135,7 +139,7 @@ class SqlDirectory:
 
     def find_top_up(self, *, top_up_id: int = 0, token: str = "") -> TopUpRequest | None:
         """A top-up request by id or token."""
-        with Session(self._engine) as session:
+        with self._reading() as session:
             wanted = TopUpTable.token == token if token else TopUpTable.id == top_up_id
             row = session.exec(select(TopUpTable).where(wanted)).first()
             if row is None:
@@ -145,18 +149,40 @@ class SqlDirectory:
 
     def close(self) -> None:
         """Let go of the database."""
-        self._engine.dispose()
+        self._writer.dispose()
+        self._reader.dispose()
 
     def _part_of(self, consumer_id: int) -> int:
-        with Session(self._engine) as session:
+        with self._reading() as session:
             row = session.get(ConsumerTable, consumer_id)
             if row is None:
                 raise NotFound("no such consumer")
             return row.part
 
     def _add(self, *rows: SQLModel) -> None:
-        with Session(self._engine) as session, session.begin():
+        with self._transaction() as session:
             session.add_all(rows)
+
+    @contextmanager
+    def _transaction(self) -> Generator[Session]:
+        """One transaction that may write."""
+        with _translated(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _reading(self) -> Generator[Session]:
+        """One transaction that only reads."""
+        with _translated(), Session(self._reader) as session:
+            yield session
+
+
+@contextmanager
+def _translated() -> Generator[None]:
+    """A database in trouble is an unavailable ledger; its own words may hold parameters and stay in the cause."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise PayreUnavailable("the payment ledger cannot be read or written; nothing ran and nothing was charged") from error
 
 
 def _record(row: ApiKeyTable) -> KeyRecord:

@@ -71,6 +71,7 @@ def open_embedded(path: Path, clock: Clock, *, ring: KeyRing | None = None, mode
 
 
 def _open(path: Path, clock: Clock, ring: KeyRing | None, mode: Mode) -> EmbeddedLedger:
+    path.parent.mkdir(parents=True, exist_ok=True)
     engine = make_engine(path)
     _ensure_schema(path, engine)
     stored_mode, issuer, slot = _register_opening(path, mode)
@@ -81,7 +82,7 @@ def _open(path: Path, clock: Clock, ring: KeyRing | None, mode: Mode) -> Embedde
         clock=clock,
         issuer=issuer,
         journal=Journal(path),
-        directory=SqlDirectory(engine, clock, ids, stored_mode),
+        directory=SqlDirectory(path, clock, ids, stored_mode),
         ring=ring,
         ids=ids,
         writer=Writer(SqliteStore(path), clock, ids),

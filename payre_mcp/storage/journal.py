@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from payre_mcp.errors import PayreUnavailable
 from payre_mcp.ledger.model import Account, OpenHold, Transfer
-from payre_mcp.storage.library import connect
+from payre_mcp.storage.library import connect, sqlite
 
 _TRANSFER = ", ".join(Transfer._fields)
 _CHUNK = 10_000
@@ -40,8 +41,7 @@ class Journal:
         """A consumer's charges, newest first, from before this id."""
         sql = f"""select {_TRANSFER} from transfer where part = ? and consumer_id = ? and kind in (1, 3) and id < ?
                   order by id desc limit ?"""
-        with self._lock:
-            return [Transfer(*row) for row in self._connection.execute(sql, (part, consumer_id, before, limit)).fetchall()]
+        return [Transfer(*row) for row in self._all(sql, part, consumer_id, before, limit)]
 
     def close(self) -> None:
         """Let go of the file."""
@@ -49,8 +49,15 @@ class Journal:
             self._connection.close()
 
     def _one(self, sql: str, *parameters: object) -> Any:
-        with self._lock:
-            return self._connection.execute(sql, parameters).fetchone()
+        rows = self._all(sql, *parameters)
+        return rows[0] if rows else None
+
+    def _all(self, sql: str, *parameters: object) -> list[Any]:
+        try:
+            with self._lock:
+                return self._connection.execute(sql, parameters).fetchall()
+        except sqlite.Error as error:
+            raise PayreUnavailable("the payment ledger cannot be read; nothing was changed") from error
 
 
 class Snapshot:

@@ -35,8 +35,6 @@ def connect(path: Path, *, read_only: bool = False) -> Any:
 
     Writers wait up to 5 seconds for each other, and a commit is on disk when it returns.
     """
-    if not read_only:
-        path.parent.mkdir(parents=True, exist_ok=True)
     mode = "ro" if read_only else "rwc"
     connection = sqlite.connect(
         f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, cached_statements=256

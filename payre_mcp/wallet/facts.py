@@ -72,15 +72,20 @@ class TopUpFacts(BaseModel):
         """Everything above, and what to do next."""
         amount = f"{self.amount} ({self.amount_micros} micros)"
         facts = f"Top-up {self.top_up_id} of {amount} for account {self.consumer} is {self.status}."
-        if self.status == "completed":
-            return f"{facts} The money is in the balance."
-        if self.status == "expired":
-            return f"{facts} Nothing was credited; ask for a new link."
-        where = self.url or "no page is served here: run `payre top-up` on the machine that keeps the ledger"
-        return (
-            f"{facts} A person pays it at: {where} (until {self.expires_at}). Opening the page is not paying: "
-            "ask get_top_up whether it arrived, at least 5 seconds apart."
+        where = (
+            f"Its page: {self.url} (until {self.expires_at})." if self.url else f"It has no page here (until {self.expires_at})."
         )
+        return f"{facts} {where} {_NEXT[self.status]}"
+
+
+_NEXT: dict[TopUpStatus, str] = {
+    "pending": (
+        "A person pays it on that page, or with `payre top-up` where the ledger is. Opening the page is not paying: "
+        "ask get_top_up whether it arrived, at least 5 seconds apart."
+    ),
+    "completed": "The money is in the balance.",
+    "expired": "Nothing was credited; ask for a new link.",
+}
 
 
 class ChargeFacts(BaseModel):

@@ -1,0 +1,297 @@
+"""The audit: every sentence it can say is provoked by the smallest ledger that deserves it (reliability.md section 5)."""
+
+import pytest
+
+from payre_mcp.ledger.audit import OVERDUE_US, AuditReport, audit
+from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Account, Command, Kind, Transfer, born
+from tests.ledger.commands import (
+    ALICE,
+    BOB,
+    DEV,
+    LIFE,
+    NOON,
+    PART,
+    RIVAL,
+    Books,
+    capture,
+    charge,
+    done,
+    expire,
+    hold,
+    refund,
+    top_up,
+    void,
+)
+
+SIGN = {Kind.CHARGE: -1, Kind.CAPTURE: -1, Kind.REFUND: 1, Kind.TOP_UP: 1}
+"""What a row's amount does to the consumer's balance."""
+
+
+def written(*batch: Command) -> Books:
+    """A ledger that the kernel wrote: Alice has a thousand micros, then the batch, when holds may expire."""
+    books = Books(now=NOON + LIFE, balances={ALICE: Account(ALICE, 0, 0)})
+    for answer in books.run(top_up(1, 1_000), *batch):
+        done(answer)
+    return books
+
+
+def row(number: int, kind: int, amount: int = 0, **columns: int | str) -> Transfer:
+    blank = Transfer(PART, number, int(kind), ALICE, 0, 0, amount, 0, 0, 0, "", 0, "", 0, "", NOON, NOON, "")
+    owned = {} if kind == Kind.TOP_UP else {"developer_id": DEV}
+    return blank._replace(**{**owned, "detail": "{}" if kind in CHARGES else "", **columns})
+
+
+def forged(*rows: Transfer) -> Books:
+    """A ledger of rows by hand, whose sums agree with them: only the rows themselves can be wrong."""
+    books = Books()
+    for each in rows:
+        books.rows[each.id] = each
+        sign, fee = SIGN.get(Kind(each.kind), 0) if each.kind in set(Kind) else 0, each.fee_micros
+        _, balance, held = books.balances.get(each.consumer_id, Account(0, 0, 0))
+        held += each.amount_micros if each.kind == Kind.HOLD else -each.held_micros
+        books.balances[each.consumer_id] = Account(each.consumer_id, balance + sign * each.amount_micros, held)
+        if each.developer_id:
+            earned, fees = books.earned.get(each.developer_id, (0, 0))
+            books.earned[each.developer_id] = (earned - sign * (each.amount_micros - fee), fees - sign * fee)
+        if each.kind == Kind.HOLD:
+            books.holds[each.id] = born(each)
+        elif each.kind in HOLD_ENDS:
+            books.holds.pop(each.ref_id, None)
+    return books
+
+
+def violations(books: Books) -> list[str]:
+    report = audit(books, books.now)
+    assert report.ok == (not report.violations)
+    return report.violations
+
+
+PAYMENT = row(1, Kind.TOP_UP, 100)
+CHARGE = row(2, Kind.CHARGE, 100, fee_micros=3, fee_bps=300)
+
+
+def test_an_empty_ledger_is_sound() -> None:
+    assert audit(Books(), NOON) == AuditReport()
+
+
+def test_a_sound_ledger_is_reported_in_figures() -> None:
+    books = written(
+        hold(2, 300),
+        capture(3, 200, of=2),
+        hold(4, 100),
+        void(5, of=4),
+        charge(6, 100, developer=RIVAL),
+        refund(7, 50, of=6, developer=RIVAL),
+        hold(8, 400, key="k"),
+    )
+    assert audit(books, NOON) == AuditReport(
+        transfers=8,
+        charges=2,
+        topped_up_micros=1_000,
+        balances_micros=750,
+        held_micros=400,
+        earned_micros=242,
+        fees_micros=8,
+        open_holds=1,
+    )
+
+
+def test_a_late_charge_of_an_expired_hold_is_sound() -> None:
+    assert violations(written(hold(2, 300), expire(3, of=2), capture(4, 200, of=2))) == []
+
+
+def test_rows_by_hand_can_be_sound() -> None:
+    assert violations(forged(PAYMENT, CHARGE, row(3, Kind.REFUND, 100, ref_id=2, fee_micros=3))) == []
+
+
+# One row
+
+
+def test_a_kind_that_nobody_knows_is_a_violation() -> None:
+    assert violations(forged(row(1, 99))) == ["transfer 1 has the unknown kind 99"]
+
+
+@pytest.mark.parametrize("amount", [0, -5])
+def test_a_top_up_of_nothing_is_a_violation(amount: int) -> None:
+    assert "top-up 1 is not above zero" in violations(forged(row(1, Kind.TOP_UP, amount)))
+
+
+def test_a_fee_that_is_not_the_rule_is_a_violation() -> None:
+    assert violations(forged(PAYMENT, CHARGE._replace(fee_micros=4))) == ["charge 2 has fee 4 of 100 at 300 bps"]
+
+
+def test_a_charge_without_a_receipt_is_a_violation() -> None:
+    assert violations(forged(PAYMENT, CHARGE._replace(detail=""))) == ["charge 2 has no receipt"]
+
+
+@pytest.mark.parametrize("kind", [Kind.HOLD, Kind.CHARGE, Kind.CAPTURE, Kind.REFUND])
+def test_a_negative_amount_is_a_violation_and_never_stops_the_audit(kind: Kind) -> None:
+    back = {Kind.CAPTURE: 3, Kind.REFUND: 2}.get(kind, 0)
+    assert violations(forged(PAYMENT, CHARGE, row(3, Kind.HOLD), row(4, kind, -5, ref_id=back))) != []
+
+
+# Refunds and ends
+
+
+@pytest.mark.parametrize(("amount", "fee"), [(101, 3), (100, 4)])
+def test_a_refund_above_its_charge_or_its_fee_is_a_violation(amount: int, fee: int) -> None:
+    books = forged(PAYMENT, CHARGE, row(3, Kind.REFUND, amount, ref_id=2, fee_micros=fee))
+    assert violations(books) == ["refund 3 returns more than is left of charge 2"]
+
+
+def test_refunds_that_sum_to_more_than_their_charge_are_a_violation() -> None:
+    books = forged(PAYMENT, CHARGE, row(3, Kind.REFUND, 60, ref_id=2), row(4, Kind.REFUND, 60, ref_id=2))
+    assert violations(books) == ["refund 4 returns more than is left of charge 2"]
+
+
+def test_an_end_without_its_hold_is_a_violation() -> None:
+    assert violations(forged(row(2, Kind.VOID, ref_id=1))) == ["transfer 2 ends hold 1, which was never made"]
+
+
+def test_a_second_end_of_one_hold_is_a_violation() -> None:
+    books = forged(row(1, Kind.HOLD), row(2, Kind.VOID, ref_id=1), row(3, Kind.EXPIRE, ref_id=1))
+    assert violations(books) == ["transfer 3 ends hold 1, which ended before"]
+
+
+@pytest.mark.parametrize("columns", [{"developer_id": RIVAL}, {"amount_micros": 6}, {"consumer_id": BOB}, {"held_micros": 6}])
+def test_an_end_that_differs_from_its_hold_is_a_violation(columns: dict[str, int]) -> None:
+    end = row(3, Kind.VOID, 5, ref_id=2, held_micros=5)._replace(**columns)
+    assert "transfer 3 does not fit its hold 2" in violations(forged(PAYMENT, row(2, Kind.HOLD, 5), end))
+
+
+@pytest.mark.parametrize(
+    ("batch", "amount"),
+    [
+        ([hold(2, 300)], 300),
+        ([hold(2, 300), capture(3, 200, of=2)], 100),
+        ([hold(2, 300), void(3, of=2)], 300),
+        ([hold(2, 300), expire(3, of=2), capture(4, 200, of=2)], 100),
+        ([hold(2, 300), expire(3, of=2)], 301),
+        ([], 1),
+    ],
+    ids=["still open", "captured", "voided", "charged late before", "above what was held", "never made"],
+)
+def test_a_late_charge_of_a_hold_that_may_not_be_charged_is_a_violation(batch: list[Command], amount: int) -> None:
+    """Reliability I9: no capture without its hold, at most what was held, and once."""
+    late = row(9, Kind.CHARGE, amount, ref_id=2)
+    assert violations(forged(*written(*batch).history(), late)) != []
+
+
+# Idempotency keys
+
+
+def test_a_key_that_pays_twice_is_a_violation() -> None:
+    books = forged(row(1, Kind.CHARGE, key="k"), row(2, Kind.CHARGE, key="k"))
+    assert violations(books) == ["transfer 2 pays an idempotency key that paid before"]
+
+
+def test_a_key_may_pay_once_for_each_consumer_and_developer() -> None:
+    first = row(1, Kind.CHARGE, key="k")
+    assert violations(forged(first, first._replace(id=2, developer_id=RIVAL), first._replace(id=3, consumer_id=BOB))) == []
+
+
+def test_a_key_that_was_tried_again_after_a_void_is_sound() -> None:
+    assert violations(written(hold(2, 5, key="k"), void(3, of=2), hold(4, 5, key="k"), capture(5, 5, of=4))) == []
+
+
+# Accounts and earnings
+
+
+def test_a_stored_balance_that_no_rows_explain_is_a_violation() -> None:
+    books = written()
+    books.balances[ALICE] = Account(ALICE, 1_001, 0)
+    assert violations(books) == [
+        f"account {ALICE}: the stored balance differs from the sum of its rows",
+        "money is not conserved: top-ups differ from balances, earnings and fees",
+    ]
+
+
+def test_money_held_that_no_hold_explains_is_a_violation() -> None:
+    books = written()
+    books.balances[ALICE] = Account(ALICE, 1_000, 1)
+    assert violations(books) == [f"account {ALICE}: what is held differs from its open holds"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row(1, Kind.TOP_UP, 10), row(2, Kind.CHARGE, 11)],
+        [row(1, Kind.TOP_UP, 10), row(2, Kind.HOLD, 11)],
+        [row(1, Kind.TOP_UP, 10), row(2, Kind.HOLD, -1)],
+    ],
+    ids=["spent", "held", "held below zero"],
+)
+def test_an_overdrawn_account_is_a_violation(rows: list[Transfer]) -> None:
+    assert f"account {ALICE} is overdrawn" in violations(forged(*rows))
+
+
+@pytest.mark.parametrize("rows", [[PAYMENT], [row(1, Kind.HOLD, 5)]])
+def test_money_of_an_account_that_does_not_exist_is_a_violation(rows: list[Transfer]) -> None:
+    books = forged(*rows)
+    books.balances = {}
+    assert "the journal moves money of an account that does not exist" in violations(books)
+
+
+@pytest.mark.parametrize("earned", [(96, 3), (98, 3), (97, 2), (96, 4)])
+def test_earnings_that_no_rows_explain_are_a_violation(earned: tuple[int, int]) -> None:
+    books = forged(PAYMENT, CHARGE)
+    books.earned = {DEV: earned}
+    assert f"developer {DEV}: earnings or fees differ from the sum of their rows" in violations(books)
+
+
+@pytest.mark.parametrize("columns", [{}, {"fee_bps": 10_000, "fee_micros": 100}])
+def test_a_charge_for_a_developer_without_earnings_is_a_violation(columns: dict[str, int]) -> None:
+    books = forged(PAYMENT, CHARGE._replace(**columns))
+    books.earned = {}
+    assert violations(books) == [
+        "the journal pays a developer who has no earnings",
+        "money is not conserved: top-ups differ from balances, earnings and fees",
+    ]
+
+
+# Open holds
+
+
+def test_an_open_hold_that_the_journal_does_not_know_is_a_violation() -> None:
+    books = written(hold(2, 300))
+    books.holds[3] = books.holds[2]._replace(id=3)
+    assert violations(books) == ["the open holds differ from the holds of the journal that have not ended"]
+
+
+def test_a_lost_open_hold_is_a_violation() -> None:
+    books = written(hold(2, 300))
+    books.holds = {}
+    assert violations(books) == ["the open holds differ from the holds of the journal that have not ended"]
+
+
+def test_an_open_hold_of_another_amount_is_a_violation() -> None:
+    books = written(hold(2, 300))
+    books.holds[2] = books.holds[2]._replace(amount_micros=299)
+    assert violations(books) == ["the open holds differ from the holds of the journal that have not ended"]
+
+
+def test_a_hold_may_outlive_its_time_by_one_sweep_and_no_more() -> None:
+    books = written(hold(2, 300))
+    books.now = NOON + LIFE + OVERDUE_US
+    assert violations(books) == []
+    books.now += 1
+    assert violations(books) == ["hold 2 is open long after its time"]
+
+
+# The database
+
+
+def test_postings_that_do_not_balance_are_a_violation() -> None:
+    books = written()
+    books.unbalanced = [(PART, 1)]
+    assert violations(books) == [f"the postings of transfer 1 in part {PART} do not sum to zero"]
+
+
+def test_a_journal_that_can_be_changed_is_a_violation() -> None:
+    books = written()
+    books.guarded = False
+    assert violations(books) == ["the journal is not protected against updates and deletes"]
+
+
+def test_a_broken_ledger_is_told_in_a_few_sentences_and_not_in_thousands() -> None:
+    assert len(violations(forged(*(row(number, 99) for number in range(1_000))))) == 20

@@ -1,0 +1,101 @@
+"""Settings: our own choice; a misspelt variable must not be silently ignored where money is."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from payre_mcp.errors import SettingsInvalid
+from payre_mcp.settings import Settings, load_settings
+
+SECRET = "s3cr3t-and-l0ng"
+
+
+def refusal(environ: dict[str, str]) -> str:
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings(environ)
+    assert caught.value.code == "settings_invalid"
+    return caught.value.message
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    settings = load_settings({})
+    assert settings.fee_bps == 300
+    assert settings.url is None
+    assert settings.key is None
+
+
+def test_each_setting_is_read_from_its_variable() -> None:
+    settings = load_settings(
+        {
+            "PAYRE_URL": "sqlite:///other.db",
+            "PAYRE_KEY": SECRET,
+            "PAYRE_DATA": "/srv/payre",
+            "PAYRE_RECEIPT_KEYS": "k1:abc",
+            "PAYRE_FEE_BPS": "250",
+            "HOME": "/root",
+        }
+    )
+    assert settings.ledger_url == settings.url == "sqlite:///other.db"
+    assert settings.key is not None
+    assert settings.key.get_secret_value() == SECRET
+    assert settings.receipt_keys is not None
+    assert settings.receipt_keys.get_secret_value() == "k1:abc"
+    assert settings.data == Path("/srv/payre")
+    assert settings.fee_bps == 250
+
+
+def test_without_an_address_the_ledger_stands_in_the_data_folder() -> None:
+    assert load_settings({"PAYRE_DATA": "/srv/payre"}).ledger_url == "sqlite:////srv/payre/payre.db"
+
+
+def test_the_process_environment_is_read_when_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAYRE_FEE_BPS", "0")
+    assert load_settings().fee_bps == 0
+
+
+def test_a_variable_set_to_nothing_counts_as_not_set() -> None:
+    assert load_settings(dict.fromkeys(["PAYRE_URL", "PAYRE_KEY", "PAYRE_FEE_BPS"], "")).fee_bps == 300
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("PAYRE_FEE_BSP", "PAYRE_FEE_BPS"), ("PAYRE_KEYS", "PAYRE_KEY"), ("PAYRE_url", "PAYRE_URL")]
+)
+def test_an_unknown_name_suggests_the_nearest(wrong: str, right: str) -> None:
+    message = refusal({wrong: SECRET})
+    assert wrong in message
+    assert f"did you mean {right}?" in message
+    assert SECRET not in message
+
+
+def test_a_name_like_no_other_is_told_all_that_are_known() -> None:
+    message = refusal({"PAYRE_QQQQQQQQQQQQQQQQQQQQ": SECRET})
+    assert all(f"PAYRE_{name.upper()}" in message for name in Settings.model_fields)
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize("name", ["PAYRE_TEST_POSTGRES_URL", "PAYRE_REQUIRE_POSTGRES", "PAYRE_CHROMIUM", "PAYRE_FAULT"])
+def test_names_of_tests_and_tools_are_left_alone(name: str) -> None:
+    assert load_settings({name: "1"}) == load_settings({})
+
+
+@pytest.mark.parametrize("value", ["-1", "10001", "3%", SECRET])
+def test_a_value_that_cannot_be_used_is_named_and_never_repeated(value: str) -> None:
+    message = refusal({"PAYRE_FEE_BPS": value})
+    assert "PAYRE_FEE_BPS" in message
+    assert value not in message
+
+
+def test_secrets_hide_wherever_settings_are_printed() -> None:
+    settings = load_settings({"PAYRE_KEY": SECRET, "PAYRE_RECEIPT_KEYS": f"k1:{SECRET}"})
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert SECRET not in shown
+
+
+def test_settings_never_change_after_they_were_read() -> None:
+    with pytest.raises(ValidationError):
+        load_settings({}).fee_bps = 0
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert all(each.description for each in Settings.model_fields.values())
