@@ -1,6 +1,7 @@
 """What the benchmarks share: the disk's own speed, percentiles, rows with a target, one JSON object on stdout."""
 
 import json
+import math
 import os
 import platform
 import sys
@@ -66,7 +67,7 @@ def fsync_probe(folder: Path, seconds: float) -> Disk:
 def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that at least `percent` of the values do not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def progress(text: str) -> None:

@@ -22,10 +22,13 @@ from queue import SimpleQueue
 from typing import Any
 
 import sqlalchemy as sa
-from common import REPEATS, Row, fsync_probe, held, print_report, progress
 from sqlalchemy import event
 from sqlalchemy.pool import QueuePool
 from sqlmodel import Session, select
+
+sys.path.append(str(Path(__file__).parents[2]))  # last: an installed payre_mcp, or one on PYTHONPATH, is measured instead
+
+from common import REPEATS, Row, fsync_probe, held, print_report, progress
 
 from payre_mcp.clock import SystemClock
 from payre_mcp.errors import IdempotencyConflict, InsufficientBalance, InvalidApiKey, PayreError

@@ -1,0 +1,138 @@
+"""Kernel and SQLite store against a plain model, step by step, with crashes between any two steps."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from payre_mcp.ledger.audit import audit
+from payre_mcp.ledger.kernel import Answer, Decision, decide, needs
+from payre_mcp.ledger.model import Capture, Charge, Command, Hold
+from payre_mcp.storage.journal import Snapshot
+from payre_mcp.storage.library import connect
+from payre_mcp.storage.sqlite import SqliteStore
+from tests.ledger.commands import ALICE, BOB, KEY, NOON, SECOND, top_up
+from tests.ledger.reference_model import DEAD_KEY, START, Made, Model, commands, said
+
+PART = 0
+
+
+class LedgerOnDisk(RuleBasedStateMachine):
+    """Plays commands, one batch a step; a crash drops the connection before or after the commit and opens the file again."""
+
+    template: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="payre-model-"))
+        self.path = self.folder / "payre.db"
+        shutil.copy(self.template, self.path)
+        self.store = SqliteStore(self.path)
+        self.model, self.now, self.number = Model(), NOON, 10
+        self.made: list[Made] = []
+        add_people(self.path)
+        self.commit([here(top_up(1, START)), here(top_up(2, START, consumer=BOB))])
+
+    @rule(data=st.data(), size=st.integers(1, 4))
+    def commands_are_played(self, data: st.DataObject, size: int) -> None:
+        batch = self.drawn(data, size)
+        assert [said(answer) for answer in self.commit(batch)] == [self.model.answer(command) for command in batch]
+
+    @rule(seconds=st.sampled_from([1, 500, 900]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds * SECOND
+        self.model.now = self.now
+
+    @rule(data=st.data())
+    def the_process_dies_before_the_commit(self, data: st.DataObject) -> None:
+        self.decision(self.drawn(data, 2, keep=False))
+        self.reopen()
+
+    @rule(data=st.data())
+    def the_process_dies_after_the_commit_and_the_callers_ask_again(self, data: st.DataObject) -> None:
+        batch = self.drawn(data, 2)
+        expected = [self.model.answer(command) for command in batch]
+        first = [said(answer) for answer in self.commit(batch)]
+        self.reopen()
+        again = [said(answer) for answer in self.commit(batch, repeated=True)]
+        assert first == expected
+        # What was done is answered as done; a refusal may meanwhile be another, but nothing is done that was not.
+        assert [one for one in again if isinstance(one, int) and one > 0] == [
+            one for one in first if isinstance(one, int) and one > 0
+        ]
+
+    @invariant()
+    def the_accounts_are_the_models(self) -> None:
+        snapshot = Snapshot(self.path)
+        try:
+            stored = {account.id: (account.balance_micros, account.held_micros) for _, account in snapshot.accounts()}
+            earned = {developer: (net, fees) for _, developer, net, fees in snapshot.earnings()}
+        finally:
+            snapshot.close()
+        assert stored == {who: (amount, self.model.held(who)) for who, amount in self.model.money.items()}
+        assert earned == self.model.income
+
+    def teardown(self) -> None:
+        self.store.close()
+        snapshot = Snapshot(self.path)
+        assert audit(snapshot, NOON).violations == []
+        snapshot.close()
+        shutil.rmtree(self.folder)
+
+    def drawn(self, data: st.DataObject, size: int, *, keep: bool = True) -> list[Command]:
+        batch: list[Command] = []
+        for _ in range(size):
+            self.number += 1
+            command = here(data.draw(commands(self.number, self.made)))
+            batch.append(command)
+            if keep and isinstance(command, Hold | Charge | Capture):
+                self.made.append(command)
+        return batch
+
+    def decision(self, batch: list[Command], *, repeated: bool = False) -> Decision:
+        """A transaction up to its commit."""
+        self.store.begin(durable=True)
+        decision = decide(batch, self.store.load(needs(batch, repeated=repeated)), self.now)
+        self.store.apply(decision)
+        return decision
+
+    def commit(self, batch: list[Command], *, repeated: bool = False) -> list[Answer]:
+        decision = self.decision(batch, repeated=repeated)
+        self.store.commit()
+        return decision.answers
+
+    def reopen(self) -> None:
+        self.store.close()  # an open transaction goes with its connection
+        self.store = SqliteStore(self.path)
+
+
+def add_people(path: Path) -> None:
+    """Two consumers without money; one live key and one revoked."""
+    connection = connect(path)
+    for who in (ALICE, BOB):
+        connection.execute("insert into account values (?, ?, 0, 0)", (PART, who))
+    for key, revoked_at in ((KEY, 0), (DEAD_KEY, NOON)):
+        columns = (key, key.to_bytes(32, "big"), "ck", "test", ALICE, PART, 0, "", "0000", 0, revoked_at, 0)
+        connection.execute(f"insert into api_key values ({', '.join('?' * len(columns))})", columns)
+    connection.close()
+
+
+def here(command: Command) -> Command:
+    """The command in the one part that SQLite has."""
+    return command._replace(part=PART)
+
+
+def test_the_ledger_on_disk_does_what_the_model_says(blank_ledger: Path, faults: bool) -> None:
+    machine = type("LedgerOnDisk", (LedgerOnDisk,), {"template": blank_ledger / "payre.db"})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=2_000 if faults else 25,
+            stateful_step_count=50 if faults else 20,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
