@@ -12,7 +12,6 @@ import os
 import secrets
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -174,15 +173,24 @@ def sha256_hex(data: bytes) -> str:
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Put `text` into a new file that nobody else may read, whole or not at all; of two writers the first one wins."""
+    """Put `text` into a file that only its owner may read: whole, on disk, and of several writers the first one's."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mkstemp makes it 0600
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-    if path.exists() and not path.read_text():
-        path.unlink(missing_ok=True)  # what a crash left behind
-    with suppress(FileExistsError):
+        file.flush()
+        os.fsync(file.fileno())
+    try:
         os.link(draft, path)
-    Path(draft).unlink()
+    except FileExistsError:
+        if not path.stat().st_size:  # a crash left it empty
+            Path(draft).replace(path)
+    finally:
+        Path(draft).unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _new_kid() -> str:

@@ -92,6 +92,9 @@ class ScriptedStore:
         self.on_expired()
         return self.inner.expired(now, limit)
 
+    def prune(self, now: int) -> None:
+        self.inner.prune(now)
+
     def close(self) -> None:
         self.closed = True
         self.inner.close()
@@ -103,7 +106,7 @@ class NeverDurable:
     def __init__(self, inner: Store) -> None:
         self._inner = inner
         self.load, self.apply, self.commit = inner.load, inner.apply, inner.commit
-        self.rollback, self.expired, self.close = inner.rollback, inner.expired, inner.close
+        self.rollback, self.expired, self.prune, self.close = inner.rollback, inner.expired, inner.prune, inner.close
 
     def begin(self, *, durable: bool) -> None:
         self._inner.begin(durable=False)

@@ -72,7 +72,5 @@ class LocalWallet:
         record = await self._access.live_consumer(api_key)
         checked = self._statements.verify(receipt)
         if checked.consumer != format_id("con", record.owner_id):
-            raise ReceiptInvalid(
-                "This ledger did not sign this receipt for this account, or it was altered since.", reason="unknown"
-            )
+            raise ReceiptInvalid("This ledger did not sign this receipt, or it was altered since.", reason="unknown")
         return checked

@@ -102,8 +102,8 @@ class State:
     """Amount and fee already refunded, by charge id."""
     by_key: dict[tuple[int, int, str], list[Transfer]] = field(default_factory=dict[tuple[int, int, str], list[Transfer]])
     """The whole history of an idempotency key, by (consumer, developer, key), in order of id."""
-    results: dict[int, str] = field(default_factory=dict[int, str])
-    """Stored results by capture id."""
+    results: dict[int, tuple[str, int]] = field(default_factory=dict[int, tuple[str, int]])
+    """Stored results, each with the end of its time, by capture id."""
 
 
 @dataclass(slots=True)
@@ -329,7 +329,9 @@ class _Judge:
         return next((row for row in history if row.slot == 0), None)
 
     def replay(self, row: Transfer) -> Done:
-        return Done(row, self.state.accounts[row.consumer_id], replayed=True, result=self.state.results.get(row.id, ""))
+        result, expires_at = self.state.results.get(row.id, ("", 0))
+        account = self.state.accounts[row.consumer_id]
+        return Done(row, account, replayed=True, result=result if expires_at > self.now else "")
 
     def write_charge(
         self, command: Capture | Charge, kind: Kind, consumer_id: int, developer_id: int, *, held: int = 0, **columns: Any
@@ -343,7 +345,7 @@ class _Judge:
         done = self.write(row, -command.amount_micros, -held)
         if isinstance(command, Capture) and command.result and row.key:
             self.out.results.append((row.part, row.id, command.result, command.result_expires_at))
-            self.state.results[row.id] = command.result
+            self.state.results[row.id] = (command.result, command.result_expires_at)
         return done
 
     def row(

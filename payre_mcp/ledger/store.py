@@ -44,6 +44,10 @@ class Store(Protocol):
         """Open holds whose time is over, oldest first; read outside any transaction."""
         ...
 
+    def prune(self, now: int) -> None:
+        """Forget stored results whose time is over; a transaction of its own."""
+        ...
+
     def close(self) -> None:
         """Let go of the database."""
         ...

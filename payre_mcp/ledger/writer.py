@@ -16,7 +16,7 @@ from payre_mcp.clock import US_PER_S, Clock
 from payre_mcp.errors import PayreError, PayreUnavailable
 from payre_mcp.ids import IdFactory
 from payre_mcp.ledger.kernel import Answer, decide, needs
-from payre_mcp.ledger.model import Command, Done, Expire, Extend, Hold, Kind, OpenHold, Void
+from payre_mcp.ledger.model import Command, Done, Expire, Extend, Extended, Hold, Kind, OpenHold, Void
 from payre_mcp.ledger.store import Store, StoreBusy, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,9 @@ HOLD_LIFE_US = 900 * US_PER_S
 """How long a hold lives when nobody ends or extends it."""
 SWEEP_EVERY_S = 5.0
 _TRIES = 2
+_UNKNOWN = (
+    "the payment ledger stopped at work; whether this was booked is not known. A retry with the same idempotency key is safe"
+)
 
 _CHEAP = (Hold, Void, Expire, Extend)
 """Commands that may be lost in a power cut: a lost hold only frees money, and a lost release happens again."""
@@ -79,13 +82,9 @@ class Writer:
             PayreUnavailable: The queue is full, the writer has stopped, or this process forked from its owner.
                 Nothing was queued.
         """
-        if os.getpid() != self._pid:
-            raise PayreUnavailable(
-                "this ledger was opened before the process forked; open it again in the child. Nothing was charged"
-            )
+        self._check_owner()
         with self._wake:
-            if self._closing or self._failure is not None:
-                raise PayreUnavailable("the payment ledger is closed; nothing ran and nothing was charged")
+            self._check_open()
             if len(self._queue) >= self._queue_limit:
                 raise PayreUnavailable("the payment ledger is busy; nothing ran and nothing was charged. Try again shortly")
             self._queue.append((command, ticket))
@@ -127,9 +126,9 @@ class Writer:
         Blocks; returns how many holds expired.
         """
         request = _Sweep()
+        self._check_owner()
         with self._wake:
-            if self._closing or self._failure is not None:
-                raise PayreUnavailable("the payment ledger is closed")
+            self._check_open()
             self._sweeps.append(request)
             self._wake.notify()
         request.done.wait()
@@ -142,6 +141,14 @@ class Writer:
             self._wake.notify()
         if os.getpid() == self._pid:
             self._thread.join()
+
+    def _check_owner(self) -> None:
+        if os.getpid() != self._pid:
+            raise PayreUnavailable("this ledger was opened before the process forked; open it in the child. Nothing was charged")
+
+    def _check_open(self) -> None:
+        if self._closing or self._failure is not None:
+            raise PayreUnavailable("the payment ledger is closed; nothing ran and nothing was charged")
 
     def _run(self) -> None:
         try:
@@ -164,17 +171,20 @@ class Writer:
 
     def _sweep(self) -> int:
         now = self._clock.now_us()
-        for hold in list(self._running.values()):
-            if hold.expires_at - now < HOLD_LIFE_US // 2:
-                longer = hold._replace(expires_at=now + HOLD_LIFE_US)
-                self._settle([Extend(hold.part, hold.id, hold.consumer_id, longer.expires_at)], [self._nobody])
-                if hold.id in self._running:
-                    self._running[hold.id] = longer
-        over = self._store.expired(now, BATCH_LIMIT)
-        batch = [Expire(self._ids.new(), hold.part, hold.id, hold.consumer_id) for hold in over if hold.id not in self._running]
-        if batch:
-            self._settle(batch, [self._nobody] * len(batch))
-        return len(batch)
+        self._extend_running(now)
+        over = [hold for hold in self._store.expired(now, BATCH_LIMIT) if hold.id not in self._running]
+        ended = self._settle_own([Expire(self._ids.new(), hold.part, hold.id, hold.consumer_id) for hold in over])
+        self._store.prune(now)
+        return sum(isinstance(answer, Done) for answer in ended)
+
+    def _extend_running(self, now: int) -> None:
+        """Move the end of every hold whose call runs here and whose time is half over. What fails is tried again."""
+        due = [hold for hold in list(self._running.values()) if hold.expires_at - now < HOLD_LIFE_US // 2]
+        until = now + HOLD_LIFE_US
+        answers = self._settle_own([Extend(hold.part, hold.id, hold.consumer_id, until) for hold in due])
+        for hold, answer in zip(due, answers, strict=True):
+            if isinstance(answer, Extended) and hold.id in self._running:
+                self._running[hold.id] = hold._replace(expires_at=answer.expires_at)
 
     def _drain(self, until: float) -> list[tuple[Command, Ticket]] | None:
         """All that waits, up to the batch limit; empty when it is time to sweep, None when it is time to stop."""
@@ -192,22 +202,43 @@ class Writer:
 
     def _settle(self, batch: Sequence[Command], tickets: Sequence[Ticket]) -> None:
         """Commit a batch and answer it. A command that breaks the transaction is split out and fails alone."""
+        waiting = deque([(batch, tickets)])
         try:
-            answers: Sequence[Answer] = self._commit(batch)
+            while waiting:
+                commands, callers = waiting[0]
+                answers = self._outcome(commands)
+                waiting.popleft()
+                if answers is not None:
+                    self._answer(callers, answers)
+                else:
+                    half = len(commands) // 2
+                    waiting.extendleft([(commands[half:], callers[half:]), (commands[:half], callers[:half])])
+        except BaseException:
+            for _, callers in waiting:
+                self._answer(callers, [PayreUnavailable(_UNKNOWN)] * len(callers))
+            raise
+
+    def _settle_own(self, batch: Sequence[Command]) -> Sequence[Answer]:
+        """Settle commands of the writer's own; answers them in order."""
+        kept = _Kept()
+        if batch:
+            self._settle(batch, [Ticket(kept)] * len(batch))
+        return kept.answers
+
+    def _outcome(self, batch: Sequence[Command]) -> Sequence[Answer] | None:
+        """The answers of a batch, or None where one of its several commands breaks the transaction."""
+        try:
+            return self._commit(batch)
         except StoreUnavailable as error:
             logger.error("the ledger cannot be written: %s", error)  # noqa: TRY400 - the sentence says it all
-            answers = [PayreUnavailable("the payment ledger cannot be written; nothing was charged")] * len(batch)
+            return [PayreUnavailable("the payment ledger cannot be written; nothing was charged")] * len(batch)
         except StoreBusy:
-            answers = [PayreUnavailable("the payment ledger is busy; nothing was charged. Try again shortly")] * len(batch)
+            return [PayreUnavailable("the payment ledger is busy; nothing was charged. Try again shortly")] * len(batch)
         except Exception as error:
             if len(batch) > 1:
-                half = len(batch) // 2
-                self._settle(batch[:half], tickets[:half])
-                self._settle(batch[half:], tickets[half:])
-                return
+                return None
             logger.exception("the ledger could not decide a %s", type(batch[0]).__name__)
-            answers = [_internal_error(error)]
-        self._answer(tickets, answers)
+            return [_internal_error(error)]
 
     def _commit(self, batch: Sequence[Command]) -> list[Answer]:
         durable = not all(isinstance(command, _CHEAP) for command in batch)
@@ -275,6 +306,14 @@ class _Nobody:
         for _, answer in answered:
             if isinstance(answer, PayreUnavailable):
                 logger.warning("a hold could not be given back now; it expires by itself")
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+
+    def deliver(self, answered: Iterable[tuple[Ticket, Answer]]) -> None:
+        self.answers += [answer for _, answer in answered]
 
 
 class _Sweep:

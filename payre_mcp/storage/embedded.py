@@ -72,6 +72,7 @@ def open_embedded(path: Path, clock: Clock, *, ring: KeyRing | None = None, mode
 
 def _open(path: Path, clock: Clock, ring: KeyRing | None, mode: Mode) -> EmbeddedLedger:
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)  # its journal inherits the mode: nobody else reads top-up links and who paid for what
     engine = make_engine(path)
     _ensure_schema(path, engine)
     stored_mode, issuer, slot = _register_opening(path, mode)
@@ -95,14 +96,12 @@ def _cause(error: Exception) -> object:
 
 
 def _ensure_schema(path: Path, engine: sqlalchemy.Engine) -> None:
-    state = migrate.SchemaState.EMPTY
-    if path.exists():
-        # Read-only: looking at another program's file must not turn its journal into ours.
-        connection = connect(path, read_only=True)
-        try:
-            state = migrate.schema_state(connection)
-        finally:
-            connection.close()
+    # Read-only: looking at another program's file must not turn its journal into ours.
+    connection = connect(path, read_only=True)
+    try:
+        state = migrate.schema_state(connection)
+    finally:
+        connection.close()
     if state == migrate.SchemaState.FOREIGN:
         raise LedgerInvalid(f"the file {path} belongs to another program; name another place. It is left as it is")
     if state == migrate.SchemaState.NEWER:

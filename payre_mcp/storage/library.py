@@ -5,6 +5,7 @@ through `sqlite`: writer, readers, SQLModel, backup, doctor. Versions 3.7.0 to 3
 connections write or checkpoint at once; they get a rollback journal instead, at nearly four times the disk syncs.
 """
 
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,23 @@ def prepare(connection: Any, *, read_only: bool = False) -> None:
     if read_only:
         connection.execute("pragma query_only = on")
         return
-    connection.execute(f"pragma journal_mode = {'wal' if wal_is_safe() else 'truncate'}")
+    connection.execute("pragma recursive_triggers = on")  # or REPLACE would delete a row past its guard
+    _set_journal_mode(connection, "wal" if wal_is_safe() else "truncate")
     connection.execute("pragma synchronous = full")
     connection.execute("pragma fullfsync = on")  # macOS: a plain fsync there stops at the drive's cache
     connection.execute("pragma checkpoint_fullfsync = on")
     connection.execute("pragma journal_size_limit = 67108864")
+
+
+def _set_journal_mode(connection: Any, mode: str) -> None:
+    """Choose the journal of a file; SQLite itself does not wait for the lock that this needs on a new one."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute(f"pragma journal_mode = {mode}")
+        except sqlite.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -41,7 +41,7 @@ _LOAD = "select " + ", ".join(
     )
 )
 _LOAD_KEYS = "select " + _rows(
-    f"{_T}, coalesce(r.body, '')",
+    f"{_T}, coalesce(r.body, ''), coalesce(r.expires_at, 0)",
     f"""json_each(?) k cross join transfer t on t.part = {PART} and t.consumer_id = k.value ->> 0
         and t.developer_id = k.value ->> 1 and t.key = k.value ->> 2 and t.key <> ''
         left join stored_result r on r.part = t.part and r.charge_id = t.id""",
@@ -116,6 +116,14 @@ class SqliteStore:
         sql = f"select {_HOLD} from hold where expires_at <= ? order by expires_at limit ?"
         return [OpenHold(*row) for row in self._run(sql, (now, limit)).fetchall()]
 
+    def prune(self, now: int) -> None:
+        """Forget stored results whose time is over, where there are any."""
+        due = (PART, now)
+        if self._run("select 1 from stored_result where part = ? and expires_at <= ? limit 1", due).fetchone():
+            self.begin(durable=False)
+            self._run("delete from stored_result where part = ? and expires_at <= ?", due)
+            self.commit()
+
     def close(self) -> None:
         """Checkpoint and close."""
         self._connection.close()
@@ -129,11 +137,11 @@ class SqliteStore:
 
     def _load_keys(self, state: State, keys: Sequence[tuple[int, int, str]]) -> None:
         (history,) = self._json(_LOAD_KEYS, sorted(set(keys)))
-        for *columns, body in sorted(history, key=lambda row: row[1]):
+        for *columns, body, expires_at in sorted(history, key=lambda row: row[1]):
             row = Transfer(*columns)
             state.by_key.setdefault((row.consumer_id, row.developer_id, row.key), []).append(row)
             if body:
-                state.results[row.id] = body
+                state.results[row.id] = (body, expires_at)
 
     def _load_charges(self, state: State, charges: Sequence[int]) -> None:
         (found,) = self._json(_LOAD_BY_ID, charges)

@@ -133,7 +133,7 @@ class StoredResultTable(Base, table=True):
     """The answer of a captured call whose caller sent an idempotency key, kept for replays."""
 
     __tablename__: ClassVar[str] = "stored_result"  # pyright: ignore[reportIncompatibleVariableOverride]
-    __table_args__ = (_STRICT,)
+    __table_args__ = (Index("ix_stored_result_expires_at", "part", "expires_at"), _STRICT)
     part: int = _number(key=True)
     charge_id: int = _number(key=True)
     body: str = _text()

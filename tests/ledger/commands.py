@@ -38,6 +38,7 @@ KEY = 31
 NOON = 1_000_000_000_000_000
 SECOND = 1_000_000
 LIFE = 900 * SECOND
+KEPT_UNTIL = NOON + 24 * 3600 * SECOND
 FEE_BPS = 300
 
 
@@ -50,7 +51,7 @@ def hold(number: int, amount: int, *, key: str = "", fingerprint: str = "", cons
 
 
 def capture(number: int, amount: int, *, of: int, consumer: int = ALICE, developer: int = DEV, result: str = "") -> Capture:
-    return Capture(number, PART, of, consumer, developer, amount, FEE_BPS, "{}", result, NOON + LIFE)
+    return Capture(number, PART, of, consumer, developer, amount, FEE_BPS, "{}", result, KEPT_UNTIL)
 
 
 def void(number: int, *, of: int, consumer: int = ALICE) -> Void:
@@ -97,7 +98,7 @@ class Books:
     api_keys: dict[int, KeyState] = field(default_factory=lambda: {KEY: KeyState(KEY, 0, 0)})
     holds: dict[int, OpenHold] = field(default_factory=dict[int, OpenHold])
     earned: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
-    results: dict[int, str] = field(default_factory=dict[int, str])
+    results: dict[int, tuple[str, int]] = field(default_factory=dict[int, tuple[str, int]])
     unbalanced: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     guarded: bool = True
 
@@ -153,7 +154,7 @@ class Books:
         for (_, developer), (earned, fees) in decision.earnings.items():
             before = self.earned.get(developer, (0, 0))
             self.earned[developer] = (before[0] + earned, before[1] + fees)
-        self.results |= {charge_id: body for _, charge_id, body, _ in decision.results}
+        self.results |= {charge_id: (body, until) for _, charge_id, body, until in decision.results}
 
     def history(self) -> list[Transfer]:
         return sorted(self.rows.values(), key=lambda row: row.id)

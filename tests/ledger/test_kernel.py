@@ -13,6 +13,7 @@ from tests.ledger.commands import (
     BOB,
     DEV,
     FEE_BPS,
+    KEPT_UNTIL,
     KEY,
     LIFE,
     NOON,
@@ -327,7 +328,7 @@ def test_a_charge_under_one_key_happens_once() -> None:
 
 def test_a_result_is_kept_only_for_a_caller_who_sent_a_key() -> None:
     keyed = capture(3, 1_000, of=2, result="sunny")
-    assert funded(hold(2, 3_000, key="k"), keyed).results == {3: "sunny"}
+    assert funded(hold(2, 3_000, key="k"), keyed).results == {3: ("sunny", KEPT_UNTIL)}
     assert funded(hold(2, 3_000), keyed).results == {}
     assert funded(hold(2, 3_000, key="k"), capture(3, 1_000, of=2)).results == {}
 

@@ -189,6 +189,7 @@ def _money() -> None:
         sa.PrimaryKeyConstraint("part", "charge_id", name=op.f("pk_stored_result")),
         **STRICT,
     )
+    op.create_index("ix_stored_result_expires_at", "stored_result", ["part", "expires_at"])
     op.create_table(
         "transfer",
         number("part"),
