@@ -6,7 +6,7 @@ Run it at any time on a live ledger; it reads one snapshot and changes nothing.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from payre_mcp.clock import US_PER_S
 from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Account, Kind, OpenHold, Transfer, born
@@ -66,88 +66,119 @@ class AuditReport:
 
 
 def audit(source: AuditSource, now: int) -> AuditReport:
-    """Check every money invariant of a ledger. Reads each row once; remembers a few numbers of each charge and hold."""
-    auditor = _Auditor(now)
+    """Check every money invariant of a ledger; remembers only what is not yet matched, not every charge.
+
+    Rows may stand in any order: processes with different clocks write one journal.
+    """
+    auditor = _Auditor(now, source.open_holds())
     for row in source.transfers():
         auditor.read(row)
+    auditor.match_refunds(source)
     auditor.compare(source)
     return auditor.report
 
 
+class _Facts(NamedTuple):
+    """What a hold and its end must agree on."""
+
+    consumer_id: int
+    developer_id: int
+    held_micros: int
+
+
+Place = tuple[int, int]
+"""(part, id)."""
+
+
 class _Auditor:
-    def __init__(self, now: int) -> None:
+    def __init__(self, now: int, open_holds: Iterable[OpenHold]) -> None:
         self.now, self.report = now, AuditReport()
-        self.balances: defaultdict[tuple[int, int], int] = defaultdict(int)
-        self.earned: defaultdict[tuple[int, int], int] = defaultdict(int)
-        self.fees: defaultdict[tuple[int, int], int] = defaultdict(int)
-        self.holds: dict[tuple[int, int], Transfer] = {}
-        self.ended: dict[tuple[int, int], Transfer] = {}
-        self.refundable: dict[tuple[int, int], tuple[int, int]] = {}
-        self.late: set[int] = set()
+        self.open = {(hold.part, hold.id): hold for hold in open_holds}
+        self.balances: defaultdict[Place, int] = defaultdict(int)
+        self.held: defaultdict[Place, int] = defaultdict(int)
+        self.earned: defaultdict[Place, int] = defaultdict(int)
+        self.fees: defaultdict[Place, int] = defaultdict(int)
+        self.holds: dict[Place, _Facts] = {}
+        self.ends: dict[Place, _Facts] = {}
+        self.expired: dict[Place, int] = {}
+        self.late: dict[Place, int] = {}
+        self.refunds: dict[Place, list[Transfer]] = {}
         self.paid_keys: set[tuple[int, int, int, str]] = set()
 
     def read(self, row: Transfer) -> None:
-        report, owner = self.report, (row.part, row.consumer_id)
-        report.transfers += 1
+        self.report.transfers += 1
         if not 0 <= row.fee_micros <= row.amount_micros:
             self.broken(f"transfer {row.id} has an amount or a fee below zero, or a fee above its amount")
-        if row.kind in CHARGES:
-            report.charges += 1
-            self.charge(row)
-        elif row.kind == Kind.REFUND:
-            self.refund(row)
-        elif row.kind == Kind.TOP_UP:
-            report.topped_up_micros += row.amount_micros
-            self.balances[owner] += row.amount_micros
-            if row.amount_micros <= 0:
-                self.broken(f"top-up {row.id} is not above zero")
-        elif row.kind == Kind.HOLD:
-            self.holds[row.part, row.id] = row
-        elif row.kind not in HOLD_ENDS:
-            self.broken(f"transfer {row.id} has the unknown kind {row.kind}")
+        match row.kind:
+            case Kind.CHARGE | Kind.CAPTURE:
+                self.charge(row)
+            case Kind.REFUND:
+                self.refund(row)
+            case Kind.TOP_UP:
+                self.top_up(row)
+            case Kind.HOLD:
+                self.hold(row)
+            case Kind.VOID | Kind.EXPIRE:
+                pass
+            case _:
+                self.broken(f"transfer {row.id} has the unknown kind {row.kind}")
         if row.kind in HOLD_ENDS:
             self.end(row)
         if row.key and row.slot == 0:
             self.pay_key(row)
 
     def charge(self, row: Transfer) -> None:
+        self.report.charges += 1
         self.balances[row.part, row.consumer_id] -= row.amount_micros
         self.earned[row.part, row.developer_id] += row.amount_micros - row.fee_micros
         self.fees[row.part, row.developer_id] += row.fee_micros
-        self.refundable[row.part, row.id] = (row.amount_micros, row.fee_micros)
         if row.fee_micros != row.amount_micros * row.fee_bps // 10_000:
             self.broken(f"charge {row.id} has fee {row.fee_micros} of {row.amount_micros} at {row.fee_bps} bps")
-        if row.kind == Kind.CHARGE and row.ref_id:
-            self.late_charge(row)
         if not row.detail:
             self.broken(f"charge {row.id} has no receipt")
-
-    def late_charge(self, row: Transfer) -> None:
-        end = self.ended.get((row.part, row.ref_id))
-        if end is None or end.kind != Kind.EXPIRE or row.amount_micros > end.held_micros or end.id in self.late:
-            self.broken(f"late charge {row.id} does not fit its hold {row.ref_id}")
-        if end is not None:
-            self.late.add(end.id)
+        if row.kind == Kind.CHARGE and row.ref_id:
+            if (row.part, row.ref_id) in self.late:
+                self.broken(f"late charge {row.id} charges hold {row.ref_id} again")
+            self.late[row.part, row.ref_id] = row.amount_micros
 
     def refund(self, row: Transfer) -> None:
         self.balances[row.part, row.consumer_id] += row.amount_micros
         self.earned[row.part, row.developer_id] -= row.amount_micros - row.fee_micros
         self.fees[row.part, row.developer_id] -= row.fee_micros
-        amount, fee = self.refundable.get((row.part, row.ref_id), (0, 0))
-        self.refundable[row.part, row.ref_id] = (amount - row.amount_micros, fee - row.fee_micros)
-        if amount < row.amount_micros or fee < row.fee_micros:
-            self.broken(f"refund {row.id} returns more than is left of charge {row.ref_id}")
+        self.refunds.setdefault((row.part, row.ref_id), []).append(row)
+
+    def top_up(self, row: Transfer) -> None:
+        self.report.topped_up_micros += row.amount_micros
+        self.balances[row.part, row.consumer_id] += row.amount_micros
+        if row.amount_micros <= 0:
+            self.broken(f"top-up {row.id} is not above zero")
+
+    def hold(self, row: Transfer) -> None:
+        place = (row.part, row.id)
+        self.held[row.part, row.consumer_id] += row.amount_micros
+        if place in self.open and self.open[place]._replace(expires_at=0) != born(row)._replace(expires_at=0):
+            self.broken(f"the open hold {row.id} differs from its row in the journal")
+        facts = _Facts(row.consumer_id, row.developer_id, row.amount_micros)
+        if (end := self.ends.pop(place, None)) is None:
+            self.holds[place] = facts
+        elif end != facts:
+            self.broken(f"the end of hold {row.id} does not fit it")
 
     def end(self, row: Transfer) -> None:
-        hold = self.holds.pop((row.part, row.ref_id), None)
-        if hold is None:
-            again = (row.part, row.ref_id) in self.ended
-            self.broken(f"transfer {row.id} ends hold {row.ref_id}, which {'ended before' if again else 'was never made'}")
-            return
-        self.ended[row.part, row.ref_id] = row
-        same = (hold.consumer_id, hold.developer_id, hold.amount_micros) == (row.consumer_id, row.developer_id, row.held_micros)
-        if not same or row.amount_micros > row.held_micros:
+        place = (row.part, row.ref_id)
+        self.held[row.part, row.consumer_id] -= row.held_micros
+        facts = _Facts(row.consumer_id, row.developer_id, row.held_micros)
+        if row.amount_micros > row.held_micros:
+            self.broken(f"transfer {row.id} does not fit its hold {row.ref_id}: it takes more than was held")
+        if row.kind == Kind.EXPIRE:
+            self.expired[place] = row.held_micros
+        hold = self.holds.pop(place, None)
+        if hold is not None and hold != facts:
             self.broken(f"transfer {row.id} does not fit its hold {row.ref_id}")
+        elif hold is None and place in self.ends:
+            self.broken(f"transfer {row.id} ends hold {row.ref_id}, which ended before")
+        elif hold is None:
+            self.ends[place] = facts
 
     def pay_key(self, row: Transfer) -> None:
         key = (row.part, row.consumer_id, row.developer_id, row.key)
@@ -155,9 +186,21 @@ class _Auditor:
             self.broken(f"transfer {row.id} pays an idempotency key that paid before")
         self.paid_keys.add(key)
 
+    def match_refunds(self, source: AuditSource) -> None:
+        """Refunds are few: read the journal again for the charges that they return."""
+        if not self.refunds:
+            return
+        for row in source.transfers():
+            refunds = self.refunds.pop((row.part, row.id), []) if row.kind in CHARGES else []
+            amount, fee = sum(each.amount_micros for each in refunds), sum(each.fee_micros for each in refunds)
+            if amount > row.amount_micros or fee > row.fee_micros:
+                self.broken(f"charge {row.id} was refunded by more than its amount or its fee")
+        for _, charge_id in self.refunds:
+            self.broken(f"charge {charge_id} was refunded and does not exist")
+
     def compare(self, source: AuditSource) -> None:
         """Hold what the rows add up to against what the ledger believes."""
-        self.compare_holds(list(source.open_holds()))
+        self.compare_holds()
         self.compare_accounts(source)
         self.compare_earnings(source)
         for part, transfer_id in source.unbalanced_postings():
@@ -168,29 +211,31 @@ class _Auditor:
         if report.topped_up_micros != report.balances_micros + report.earned_micros + report.fees_micros:
             self.broken("money is not conserved: top-ups differ from balances, earnings and fees")
 
-    def compare_holds(self, holds: list[OpenHold]) -> None:
-        self.report.open_holds = len(holds)
-        if {hold._replace(expires_at=0) for hold in holds} != {born(row)._replace(expires_at=0) for row in self.holds.values()}:
+    def compare_holds(self) -> None:
+        self.report.open_holds = len(self.open)
+        if self.open.keys() != self.holds.keys():
             self.broken("the open holds differ from the holds of the journal that have not ended")
-        for hold in holds:
+        for _, hold_id in self.ends:
+            self.broken(f"hold {hold_id} was ended, and was never made or ended before")
+        for place, amount in self.late.items():
+            if amount > self.expired.get(place, -1):
+                self.broken(f"a late charge does not fit its hold {place[1]}")
+        for hold in self.open.values():
             if hold.expires_at + OVERDUE_US < self.now:
                 self.broken(f"hold {hold.id} is open long after its time")
 
     def compare_accounts(self, source: AuditSource) -> None:
-        held: defaultdict[tuple[int, int], int] = defaultdict(int)
-        for row in self.holds.values():
-            held[row.part, row.consumer_id] += row.amount_micros
         for part, account in source.accounts():
             self.report.balances_micros += account.balance_micros
             self.report.held_micros += account.held_micros
             place = (part, account.id)
             if account.balance_micros != self.balances.pop(place, 0):
                 self.broken(f"account {account.id}: the stored balance differs from the sum of its rows")
-            if account.held_micros != held.pop(place, 0):
+            if account.held_micros != self.held.pop(place, 0):
                 self.broken(f"account {account.id}: what is held differs from its open holds")
             if not 0 <= account.held_micros <= account.balance_micros:
                 self.broken(f"account {account.id} is overdrawn")
-        if any(self.balances.values()) or any(held.values()):
+        if any(self.balances.values()) or any(self.held.values()):
             self.broken("the journal moves money of an account that does not exist")
 
     def compare_earnings(self, source: AuditSource) -> None:

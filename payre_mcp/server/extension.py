@@ -88,7 +88,7 @@ class Payre(Extension):
 
     def lend(self, gateway: Gateway) -> None:
         """Use an open gateway from now on; whoever lends it closes it."""
-        self._gateway, self._lent = gateway, True
+        self._gateway, self._lent, self._published = gateway, True, {}
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
