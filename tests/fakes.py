@@ -13,8 +13,8 @@ from typing import NamedTuple
 from payre_mcp.directory import KeyRecord
 from payre_mcp.keys import ApiKey, Role
 from payre_mcp.ledger.audit import AuditReport, audit
-from payre_mcp.ledger.kernel import Answer, Decision, Needs, State
 from payre_mcp.ledger.model import Account, Capture, Charge, Done, Hold, OpenHold, TopUp, Transfer, Void
+from payre_mcp.ledger.state import Answer, Decision, Needs, State
 from payre_mcp.ledger.store import Store
 from payre_mcp.ledger.writer import HOLD_LIFE_US, Ticket, Writer
 from payre_mcp.storage.embedded import EmbeddedLedger

@@ -14,7 +14,6 @@ from payre_mcp.ledger.store import Journal
 from payre_mcp.money import Money
 from payre_mcp.receipts import Receipt
 
-_NEWEST = 2**63 - 1
 _PAGE = 100
 
 
@@ -52,7 +51,7 @@ class LocalWallet:
         """The consumer's charges, newest first; at most 100 a page."""
         record = await self._access.live_consumer(api_key)
         size = max(1, min(limit, _PAGE))
-        before = _NEWEST if cursor is None else parse_id("chg", cursor)
+        before = 0 if cursor is None else parse_id("chg", cursor)
         rows = await anyio.to_thread.run_sync(
             lambda: self._journal.charges(record.part, record.owner_id, before=before, limit=size + 1)
         )

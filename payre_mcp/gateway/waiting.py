@@ -7,8 +7,8 @@ import anyio
 from anyio.lowlevel import RunVar, current_token
 
 from payre_mcp.errors import PayreError
-from payre_mcp.ledger.kernel import Answer
 from payre_mcp.ledger.model import Command, Done
+from payre_mcp.ledger.state import Answer
 from payre_mcp.ledger.writer import Ticket, Writer
 
 

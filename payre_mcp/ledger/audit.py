@@ -103,6 +103,7 @@ class _Auditor:
         self.expired: dict[Place, int] = {}
         self.late: dict[Place, int] = {}
         self.refunds: dict[Place, list[Transfer]] = {}
+        self.statements: defaultdict[Place, int] = defaultdict(int)
         self.paid_keys: set[tuple[int, int, int, str]] = set()
 
     def read(self, row: Transfer) -> None:
@@ -129,6 +130,8 @@ class _Auditor:
 
     def charge(self, row: Transfer) -> None:
         self.report.charges += 1
+        # In a whole chain every charge but the last is named once as the one before: all of them cancel out but that.
+        self.statements[row.part, row.consumer_id] ^= row.id ^ row.prev_id
         self.balances[row.part, row.consumer_id] -= row.amount_micros
         self.earned[row.part, row.developer_id] += row.amount_micros - row.fee_micros
         self.fees[row.part, row.developer_id] += row.fee_micros
@@ -233,6 +236,8 @@ class _Auditor:
                 self.broken(f"account {account.id}: the stored balance differs from the sum of its rows")
             if account.held_micros != self.held.pop(place, 0):
                 self.broken(f"account {account.id}: what is held differs from its open holds")
+            if account.last_charge_id != self.statements.pop(place, 0):
+                self.broken(f"account {account.id}: its statement does not hold each of its charges once")
             if not 0 <= account.held_micros <= account.balance_micros:
                 self.broken(f"account {account.id} is overdrawn")
         if any(self.balances.values()) or any(self.held.values()):

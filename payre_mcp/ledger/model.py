@@ -68,6 +68,8 @@ class Transfer(NamedTuple):
     """When a hold ends by itself, unless it is extended; 0 on all other rows."""
     detail: str
     """JSON of the receipt's claims that no column holds; only on charges."""
+    prev_id: int = 0
+    """On a charge, the consumer's charge before it: their statement is a chain, and needs no index that grows at random."""
 
 
 class Account(NamedTuple):
@@ -76,6 +78,8 @@ class Account(NamedTuple):
     id: int
     balance_micros: int
     held_micros: int
+    last_charge_id: int = 0
+    """Where the consumer's statement begins."""
 
     @property
     def available_micros(self) -> int:

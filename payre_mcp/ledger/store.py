@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from payre_mcp.ledger.kernel import Decision, Needs, State
 from payre_mcp.ledger.model import Account, OpenHold, Transfer
+from payre_mcp.ledger.state import Decision, Needs, State
 
 
 class StoreBusy(Exception):
@@ -69,7 +69,7 @@ class Journal(Protocol):
         ...
 
     def charges(self, part: int, consumer_id: int, *, before: int, limit: int) -> list[Transfer]:
-        """A consumer's charges, newest first, from before this id."""
+        """A consumer's charges, newest first, from before this one; 0 is the newest."""
         ...
 
     def close(self) -> None:

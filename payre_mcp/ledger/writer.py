@@ -15,8 +15,9 @@ from typing import Protocol
 from payre_mcp.clock import US_PER_S, Clock
 from payre_mcp.errors import PayreError, PayreUnavailable
 from payre_mcp.ids import IdFactory
-from payre_mcp.ledger.kernel import Answer, decide, needs
+from payre_mcp.ledger.kernel import decide
 from payre_mcp.ledger.model import Command, Done, Expire, Extend, Extended, Hold, Kind, OpenHold, Void
+from payre_mcp.ledger.state import Answer, needs
 from payre_mcp.ledger.store import Store, StoreBusy, StoreUnavailable
 
 logger = logging.getLogger(__name__)

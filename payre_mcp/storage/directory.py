@@ -53,7 +53,7 @@ class SqlDirectory:
         consumer = Consumer(self._ids.new(), PART, name)
         self._add(
             ConsumerTable(**consumer._asdict()),
-            AccountTable(part=PART, id=consumer.id, balance_micros=0, held_micros=0),
+            AccountTable(part=PART, id=consumer.id, balance_micros=0, held_micros=0, last_charge_id=0),
         )
         return consumer
 

@@ -10,6 +10,18 @@ from payre_mcp.ledger.model import Account, OpenHold, Transfer
 from payre_mcp.storage.library import connect, sqlite
 
 _TRANSFER = ", ".join(Transfer._fields)
+_ACCOUNT = ", ".join(Account._fields)
+_STATEMENT = f"""
+with recursive chain (place, id) as (
+    select 1, ?
+    union all
+    select place + 1, t.prev_id from chain join transfer t on t.part = ? and t.id = chain.id where place < ? and t.prev_id <> 0
+)
+select {", ".join(f"t.{name}" for name in Transfer._fields)}
+  from chain join transfer t on t.part = ? and t.id = chain.id order by place
+"""
+"""Charges from one back to those before it, each by its primary key."""
+
 _CHUNK = 10_000
 
 
@@ -22,7 +34,7 @@ class Journal:
 
     def account(self, part: int, consumer_id: int) -> Account | None:
         """A consumer's account."""
-        row = self._one("select id, balance_micros, held_micros from account where part = ? and id = ?", part, consumer_id)
+        row = self._one(f"select {_ACCOUNT} from account where part = ? and id = ?", part, consumer_id)
         return Account(*row) if row else None
 
     def transfer(self, part: int, transfer_id: int) -> Transfer | None:
@@ -38,10 +50,16 @@ class Journal:
         return Transfer(*row) if row else None
 
     def charges(self, part: int, consumer_id: int, *, before: int, limit: int) -> list[Transfer]:
-        """A consumer's charges, newest first, from before this id."""
-        sql = f"""select {_TRANSFER} from transfer where part = ? and consumer_id = ? and kind in (1, 3) and id < ?
-                  order by id desc limit ?"""
-        return [Transfer(*row) for row in self._all(sql, part, consumer_id, before, limit)]
+        """A consumer's charges, newest first, from before this one; 0 is the newest."""
+        if before:
+            row = self._one(
+                "select prev_id from transfer where part = ? and id = ? and consumer_id = ?", part, before, consumer_id
+            )
+        else:
+            row = self._one("select last_charge_id from account where part = ? and id = ?", part, consumer_id)
+        if not row or not row[0]:
+            return []
+        return [Transfer(*each) for each in self._all(_STATEMENT, row[0], part, limit, part)]
 
     def close(self) -> None:
         """Let go of the file."""
@@ -76,7 +94,7 @@ class Snapshot:
 
     def accounts(self) -> Iterator[tuple[int, Account]]:
         """(part, account) of every consumer."""
-        for part, *account in self._connection.execute("select part, id, balance_micros, held_micros from account"):
+        for part, *account in self._connection.execute(f"select part, {_ACCOUNT} from account"):
             yield part, Account(*account)
 
     def earnings(self) -> Iterator[tuple[int, int, int, int]]:

@@ -6,24 +6,23 @@ over a multi-row VALUES list, padded to a few sizes so that prepared statements 
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from payre_mcp.ledger.kernel import Decision, Needs, State
 from payre_mcp.ledger.model import Account, KeyState, OpenHold, Transfer
+from payre_mcp.ledger.state import Decision, Needs, State
 from payre_mcp.ledger.store import StoreBusy, StoreUnavailable
 from payre_mcp.storage.library import connect, sqlite, wal_is_safe
 
 PART = 0
 """SQLite has one part: one writer has the whole file."""
 
-_SIZES = (1, 4, 16, 64, 256, 1024)
-
 _TRANSFER = ", ".join(Transfer._fields)
+_ACCOUNT = ", ".join(Account._fields)
 _HOLD = ", ".join(OpenHold._fields)
 _T = ", ".join(f"t.{name}" for name in Transfer._fields)
 
@@ -33,23 +32,35 @@ def _rows(columns: str, source: str) -> str:
 
 
 _EACH = "(select value from json_each(?))"
-_LOAD = "select " + ", ".join(
-    (
-        _rows("id, balance_micros, held_micros", f"account where part = {PART} and id in {_EACH}"),
-        _rows("id, revoked_at, expires_at", f"api_key where id in {_EACH}"),
-        _rows(_HOLD, f"hold where part = {PART} and id in {_EACH}"),
-    )
-)
-_LOAD_KEYS = "select " + _rows(
-    f"{_T}, coalesce(r.body, ''), coalesce(r.expires_at, 0)",
-    f"""json_each(?) k cross join transfer t on t.part = {PART} and t.consumer_id = k.value ->> 0
-        and t.developer_id = k.value ->> 1 and t.key = k.value ->> 2 and t.key <> ''
-        left join stored_result r on r.part = t.part and r.charge_id = t.id""",
-)
+
+
+@lru_cache(maxsize=256)
+def _load(accounts: int, api_keys: int, holds: int, keys: int) -> str:
+    """One row of four JSON lists, for lists of these padded lengths."""
+    return "select " + ", ".join(
+        (
+            _rows(_ACCOUNT, f"account where part = {PART} and id in {_values(1, accounts)}")
+            if accounts else "'[]'",
+            _rows("id, revoked_at, expires_at", f"api_key where id in {_values(1, api_keys)}") if api_keys else "'[]'",
+            _rows(_HOLD, f"hold where part = {PART} and id in {_values(1, holds)}") if holds else "'[]'",
+            _rows(
+                f"{_T}, coalesce(r.body, ''), coalesce(r.expires_at, 0)",
+                f"""{_values(3, keys)} k cross join transfer t indexed by uq_transfer_key
+                    on t.part = {PART} and t.consumer_id = k.column1 and t.developer_id = k.column2 and t.key = k.column3
+                    and t.key <> '' left join stored_result r on r.part = t.part and r.charge_id = t.id""",
+            ) if keys else "'[]'",
+        )
+    )  # fmt: skip
+
+
 _LOAD_ENDS = "select " + ", ".join(
     (
-        _rows(_TRANSFER, f"transfer where part = {PART} and kind in (3, 4, 5) and ref_id in {_EACH}"),
-        _rows(_TRANSFER, f"transfer where part = {PART} and kind in (1, 6) and ref_id <> 0 and ref_id in {_EACH}"),
+        _rows(_TRANSFER, f"transfer indexed by uq_transfer_end where part = {PART} and kind in (3, 4, 5) and ref_id in {_EACH}"),
+        _rows(
+            _TRANSFER,
+            f"transfer indexed by ix_transfer_return where part = {PART} and kind in (1, 6) and ref_id <> 0 "
+            f"and ref_id in {_EACH}",
+        ),
     )
 )
 _LOAD_BY_ID = "select " + _rows(_TRANSFER, f"transfer where part = {PART} and id in {_EACH}")
@@ -73,17 +84,16 @@ class SqliteStore:
 
     def load(self, needs: Needs) -> State:
         """One statement for accounts, keys and holds, and one more each for what few batches need."""
-        state = State()
-        accounts, api_keys, holds = self._json(_LOAD, needs.accounts, needs.api_keys, needs.holds)
-        state.accounts = {row[0]: Account(*row) for row in accounts}
-        state.api_keys = {row[0]: KeyState(*row) for row in api_keys}
-        state.holds = {row[1]: OpenHold(*row) for row in holds}
-        keys = list(needs.keys)
+        state, new = State(), cast(Any, tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
+        accounts, api_keys, holds, history = self._load(needs)
+        state.accounts = {row[0]: new(Account, row) for row in accounts}
+        state.api_keys = {row[0]: new(KeyState, row) for row in api_keys}
+        state.holds = {row[1]: new(OpenHold, row) for row in holds}
+        if history:
+            self._take_history(state, history)
         missing = [hold_id for hold_id in needs.holds if hold_id not in state.holds]
-        if missing:
-            keys += self._load_ends(state, missing)
-        if keys:
-            self._load_keys(state, keys)
+        if missing and (keys := self._load_ends(state, missing)):
+            self._take_history(state, self._load(Needs([], [], [], keys, [], []))[3])
         if needs.charges:
             self._load_charges(state, needs.charges)
         if needs.written:
@@ -97,7 +107,7 @@ class SqliteStore:
         self._insert("hold", len(OpenHold._fields), decision.opened)
         self._with_values(_close, 2, decision.closed)
         self._with_values(_extend, 3, decision.extended)
-        self._with_values(_move, 4, [(*owner, *delta) for owner, delta in decision.balances.items()])
+        self._with_values(_move, 5, [(*owner, *change) for owner, change in decision.balances.items()])
         self._with_values(_earn, 4, [(*owner, *delta) for owner, delta in decision.earnings.items()])
         self._insert("stored_result", 4, decision.results)
 
@@ -128,6 +138,16 @@ class SqliteStore:
         """Checkpoint and close."""
         self._connection.close()
 
+    def _load(self, needs: Needs) -> list[list[Any]]:
+        """Accounts, API keys, open holds and the histories of idempotency keys, by one statement."""
+        sizes, parameters = list[int](), list[object]()
+        for width, rows in ((1, needs.accounts), (1, needs.api_keys), (1, needs.holds), (3, needs.keys)):
+            size = _size(len(rows))
+            sizes.append(size)
+            parameters += chain.from_iterable(needs.keys) if width == 3 else rows
+            parameters += [-1] * (width * (size - len(rows)))
+        return [json.loads(column) for column in self._run(_load(*sizes), parameters).fetchone()]
+
     def _load_ends(self, state: State, missing: Sequence[int]) -> list[tuple[int, int, str]]:
         """How these holds ended, and what came after; answers the keys whose history matters now."""
         ends, later = self._json(_LOAD_ENDS, missing, missing)
@@ -135,9 +155,9 @@ class SqliteStore:
         state.late_charges = {late.ref_id: late for late in (Transfer(*row) for row in later)}
         return [(end.consumer_id, end.developer_id, end.key) for end in state.ends.values() if end.key]
 
-    def _load_keys(self, state: State, keys: Sequence[tuple[int, int, str]]) -> None:
-        (history,) = self._json(_LOAD_KEYS, sorted(set(keys)))
-        for *columns, body, expires_at in sorted(history, key=lambda row: row[1]):
+    def _take_history(self, state: State, history: list[list[Any]]) -> None:
+        unique = {row[1]: row for row in history}
+        for _, (*columns, body, expires_at) in sorted(unique.items()):
             row = Transfer(*columns)
             state.by_key.setdefault((row.consumer_id, row.developer_id, row.key), []).append(row)
             if body:
@@ -158,13 +178,13 @@ class SqliteStore:
     def _insert(self, table: str, width: int, rows: Sequence[Sequence[object]]) -> None:
         self._with_values(lambda values: f"insert into {table} select * from {values} where column1 >= 0", width, rows)
 
-    def _with_values(self, statement: Callable[[str], str], width: int, rows: Sequence[Sequence[object]]) -> None:
+    def _with_values(self, statement: Callable[[str], str], width: int, rows: Collection[Sequence[object]]) -> Any:
         """Run a statement over `rows` as a VALUES list; its `where` must leave rows alone whose column1 is -1."""
         if not rows:
-            return
-        size = next(size for size in _SIZES if size >= len(rows))
+            return None
+        size = _size(len(rows))
         padding = [-1] * (width * (size - len(rows)))
-        self._run(statement(_values(width, size)), [*chain.from_iterable(rows), *padding])
+        return self._run(statement(_values(width, size)), [*chain.from_iterable(rows), *padding])
 
     def _run(self, sql: str, parameters: Sequence[object] = ()) -> Any:
         try:
@@ -177,6 +197,11 @@ class SqliteStore:
             raise  # the fault of one command: the writer finds out which
         except sqlite.DatabaseError as error:
             raise StoreUnavailable(f"{error} ({self._path.name})") from error
+
+
+def _size(many: int) -> int:
+    """Powers of two, so that prepared statements are used again."""
+    return 1 << (many - 1).bit_length() if many else 0
 
 
 @lru_cache(maxsize=128)
@@ -198,8 +223,8 @@ def _extend(values: str) -> str:
 
 def _move(values: str) -> str:
     return (
-        "update account set balance_micros = balance_micros + v.column3, held_micros = held_micros + v.column4 "
-        f"from {values} v where account.part = v.column1 and account.id = v.column2 and v.column1 >= 0"
+        "update account set balance_micros = balance_micros + v.column3, held_micros = held_micros + v.column4, "
+        f"last_charge_id = v.column5 from {values} v where account.part = v.column1 and account.id = v.column2 and v.column1 >= 0"
     )
 
 

@@ -65,6 +65,7 @@ class AccountTable(Base, table=True):
     id: int = _number(key=True)
     balance_micros: int = _number()
     held_micros: int = _number()
+    last_charge_id: int = _number()
 
 
 class EarningTable(Base, table=True):
@@ -88,7 +89,6 @@ class TransferTable(Base, table=True):
         _partial("uq_transfer_key", "part", "consumer_id", "developer_id", "key", "slot", where="key <> ''", unique=True),
         _partial("uq_transfer_end", "part", "ref_id", where="kind in (3, 4, 5)", unique=True),
         _partial("ix_transfer_return", "part", "ref_id", where="kind in (1, 6) and ref_id <> 0"),
-        _partial("ix_transfer_charge", "part", "consumer_id", "id", where="kind in (1, 3)"),
         _STRICT,
     )
     part: int = _number(key=True)
@@ -109,6 +109,7 @@ class TransferTable(Base, table=True):
     created_at: int = _number()
     expires_at: int = _number()
     detail: str = _text()
+    prev_id: int = _number()
 
 
 class HoldTable(Base, table=True):

@@ -34,8 +34,8 @@ from payre_mcp.clock import SystemClock
 from payre_mcp.errors import IdempotencyConflict, InsufficientBalance, InvalidApiKey, PayreError
 from payre_mcp.ids import IdFactory
 from payre_mcp.ledger.audit import audit
-from payre_mcp.ledger.kernel import Answer
 from payre_mcp.ledger.model import Capture, Charge, Command, Done, Hold, Kind, Transfer
+from payre_mcp.ledger.state import Answer
 from payre_mcp.ledger.writer import HOLD_LIFE_US, Ticket, Writer
 from payre_mcp.money import split_fee
 from payre_mcp.storage.embedded import open_embedded
@@ -171,7 +171,9 @@ class SessionPerCharge:
                 created_at=now,
                 expires_at=0,
                 detail=command.detail,
+                prev_id=account.last_charge_id,
             )
+            account.last_charge_id = command.id
             session.add(row)
             return row
 
@@ -427,28 +429,32 @@ def make_ledger(path: Path) -> None:
     keys = [(each, each.to_bytes(32), "consumer", "test", each, PART, 0, "", "0000", now, 0, 0) for each in people]
     with _bulk(path) as connection:
         connection.executemany("insert into consumer values (?, ?, ?)", [(each, PART, "a consumer") for each in people])
-        connection.executemany("insert into account values (?, ?, ?, 0)", [(PART, each, FUNDS_MICROS) for each in people])
+        connection.executemany("insert into account values (?, ?, ?, 0, 0)", [(PART, each, FUNDS_MICROS) for each in people])
         connection.executemany(f"insert into api_key values ({_marks(12)})", keys)
-        connection.executemany(f"insert into transfer values ({_marks(18)})", top_ups)
+        connection.executemany(f"insert into transfer values ({_marks(len(Transfer._fields))})", top_ups)
 
 
 def fill(path: Path, many: int) -> None:
     """Write charges straight into the tables, in the order and with the page splits that real ones would cause."""
-    callers, now = Callers(), CLOCK.now_us()
+    callers, now, last = Callers(), CLOCK.now_us(), dict[int, int]()
     fee, net = split_fee(PRICE_MICROS, FEE_BPS)
 
     def row() -> Transfer:
         order = callers.charge()
+        before, last[order.consumer_id] = last.get(order.consumer_id, 0), order.id
         return Transfer(
             PART, order.id, int(Kind.CHARGE), order.consumer_id, order.developer_id, 0, order.amount_micros, fee, FEE_BPS, 0,
-            order.key, 0, order.fingerprint, order.api_key_id, order.tool, now, 0, order.detail,
+            order.key, 0, order.fingerprint, order.api_key_id, order.tool, now, 0, order.detail, before,
         )  # fmt: skip
 
     with _bulk(path) as connection:
-        connection.executemany(f"insert into transfer values ({_marks(18)})", (row() for _ in range(many)))
+        connection.executemany(f"insert into transfer values ({_marks(len(Transfer._fields))})", (row() for _ in range(many)))
         spent = "select consumer_id, sum(amount_micros) as spent from transfer where kind = 1 group by consumer_id"
         connection.execute(
             f"update account set balance_micros = balance_micros - s.spent from ({spent}) s where s.consumer_id = account.id"
+        )
+        connection.executemany(
+            "update account set last_charge_id = ? where part = ? and id = ?", [(each, PART, who) for who, each in last.items()]
         )
         connection.execute(
             f"insert into earning select {PART}, developer_id, count(*) * {net}, count(*) * {fee} from transfer "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from payre_mcp.errors import PayreError
-from payre_mcp.ledger.kernel import Answer, Decision, Needs, State, decide, needs
+from payre_mcp.ledger.kernel import decide
 from payre_mcp.ledger.model import (
     CHARGES,
     HOLD_ENDS,
@@ -28,6 +28,7 @@ from payre_mcp.ledger.model import (
     Transfer,
     Void,
 )
+from payre_mcp.ledger.state import Answer, Decision, Needs, State, needs
 
 Row = TypeVar("Row")
 
@@ -148,9 +149,9 @@ class Books:
             self.holds[hold_id] = self.holds[hold_id]._replace(expires_at=until)
         for _, hold_id in decision.closed:
             del self.holds[hold_id]
-        for (_, consumer), (balance, held) in decision.balances.items():
+        for (_, consumer), (balance, held, last) in decision.balances.items():
             account = self.balances[consumer]
-            self.balances[consumer] = Account(consumer, account.balance_micros + balance, account.held_micros + held)
+            self.balances[consumer] = Account(consumer, account.balance_micros + balance, account.held_micros + held, last)
         for (_, developer), (earned, fees) in decision.earnings.items():
             before = self.earned.get(developer, (0, 0))
             self.earned[developer] = (before[0] + earned, before[1] + fees)

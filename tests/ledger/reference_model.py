@@ -9,7 +9,6 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from payre_mcp.errors import PayreError
-from payre_mcp.ledger.kernel import Answer
 from payre_mcp.ledger.model import (
     Capture,
     Charge,
@@ -22,6 +21,7 @@ from payre_mcp.ledger.model import (
     TopUp,
     Void,
 )
+from payre_mcp.ledger.state import Answer
 from tests.ledger.commands import (
     ALICE,
     BOB,

@@ -47,9 +47,10 @@ def forged(*rows: Transfer) -> Books:
     for each in rows:
         books.rows[each.id] = each
         sign, fee = SIGN.get(Kind(each.kind), 0) if each.kind in set(Kind) else 0, each.fee_micros
-        _, balance, held = books.balances.get(each.consumer_id, Account(0, 0, 0))
+        _, balance, held, last = books.balances.get(each.consumer_id, Account(0, 0, 0))
+        last ^= (each.id ^ each.prev_id) if each.kind in CHARGES else 0
         held += each.amount_micros if each.kind == Kind.HOLD else -each.held_micros
-        books.balances[each.consumer_id] = Account(each.consumer_id, balance + sign * each.amount_micros, held)
+        books.balances[each.consumer_id] = Account(each.consumer_id, balance + sign * each.amount_micros, held, last)
         if each.developer_id:
             earned, fees = books.earned.get(each.developer_id, (0, 0))
             books.earned[each.developer_id] = (earned - sign * (each.amount_micros - fee), fees - sign * fee)
@@ -263,6 +264,12 @@ def test_a_charge_for_a_developer_without_earnings_is_a_violation(columns: dict[
         "the journal pays a developer who has no earnings",
         "money is not conserved: top-ups differ from balances, earnings and fees",
     ]
+
+
+def test_a_statement_that_lost_a_charge_is_a_violation() -> None:
+    books = written(charge(2, 5), charge(3, 5))
+    books.balances[ALICE] = books.balances[ALICE]._replace(last_charge_id=2)
+    assert violations(books) == [f"account {ALICE}: its statement does not hold each of its charges once"]
 
 
 # Open holds

@@ -6,8 +6,9 @@ from copy import deepcopy
 import pytest
 
 from payre_mcp.errors import InsufficientBalance
-from payre_mcp.ledger.kernel import Decision, State, decide, needs
+from payre_mcp.ledger.kernel import decide
 from payre_mcp.ledger.model import MAX_BALANCE_MICROS, Account, Charge, Command, Done, Extended, Hold, KeyState, Kind
+from payre_mcp.ledger.state import Decision, State, needs
 from tests.ledger.commands import (
     ALICE,
     BOB,
@@ -79,7 +80,7 @@ def test_a_charge_moves_money_to_the_developer_and_the_platform() -> None:
     answer = done(books.one(charge(2, 1_000)))
     assert money(books) == (9_000, 0)
     assert books.earned == {DEV: (970, 30)}
-    assert answer.account == Account(ALICE, 9_000, 0)
+    assert answer.account == Account(ALICE, 9_000, 0, last_charge_id=2)
     assert not answer.replayed
     row = answer.transfer
     assert (row.part, row.id, row.kind, row.consumer_id, row.developer_id) == (PART, 2, Kind.CHARGE, ALICE, DEV)
@@ -512,12 +513,18 @@ def test_a_hold_can_live_and_die_within_one_batch() -> None:
     assert books.holds == {}
 
 
+def test_the_charges_of_a_consumer_form_a_chain() -> None:
+    books = funded(charge(2, 1_000), hold(4, 500), capture(5, 500, of=4), charge(6, 1_000))
+    assert [books.rows[number].prev_id for number in (2, 4, 5, 6)] == [0, 0, 2, 5]
+    assert books.balances[ALICE].last_charge_id == 6
+
+
 def test_each_answer_shows_the_account_right_after_its_command() -> None:
     answers = funded().run(charge(2, 1_000), charge(3, 2_000), hold(4, 500))
     assert [done(each).account for each in answers] == [
-        Account(ALICE, 9_000, 0),
-        Account(ALICE, 7_000, 0),
-        Account(ALICE, 7_000, 500),
+        Account(ALICE, 9_000, 0, last_charge_id=2),
+        Account(ALICE, 7_000, 0, last_charge_id=3),
+        Account(ALICE, 7_000, 500, last_charge_id=3),
     ]
 
 

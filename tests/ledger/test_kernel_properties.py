@@ -8,8 +8,8 @@ from hypothesis import given, settings
 
 from payre_mcp.errors import PayreError
 from payre_mcp.ledger.audit import audit
-from payre_mcp.ledger.kernel import Answer
 from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Account, Done, KeyState, Kind, Transfer
+from payre_mcp.ledger.state import Answer
 from tests.ledger.commands import ALICE, BOB, NOON, PART, SECOND, Books, top_up
 from tests.ledger.reference_model import DEAD_KEY, LAST, START, History, Model, histories, said
 

@@ -16,7 +16,6 @@ import pytest
 from payre_mcp.clock import US_PER_S, ManualClock
 from payre_mcp.errors import HoldUnknown, PayreUnavailable
 from payre_mcp.gateway.waiting import AsyncWriter
-from payre_mcp.ledger.kernel import Answer, Decision
 from payre_mcp.ledger.model import (
     Capture,
     Charge,
@@ -32,6 +31,7 @@ from payre_mcp.ledger.model import (
     Void,
     born,
 )
+from payre_mcp.ledger.state import Answer, Decision
 from payre_mcp.ledger.store import StoreBusy, StoreUnavailable
 from payre_mcp.ledger.writer import BATCH_LIMIT, HOLD_LIFE_US, Ticket, Writer
 from payre_mcp.storage.embedded import EmbeddedLedger, open_embedded

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from payre_mcp.ledger.audit import audit
-from payre_mcp.ledger.kernel import Answer, Decision, decide, needs
+from payre_mcp.ledger.kernel import decide
 from payre_mcp.ledger.model import Capture, Charge, Command, Hold
+from payre_mcp.ledger.state import Answer, Decision, needs
 from payre_mcp.storage.journal import Snapshot
 from payre_mcp.storage.library import connect
 from payre_mcp.storage.sqlite import SqliteStore
@@ -113,7 +114,7 @@ def add_people(path: Path) -> None:
     """Two consumers without money; one live key and one revoked."""
     connection = connect(path)
     for who in (ALICE, BOB):
-        connection.execute("insert into account values (?, ?, 0, 0)", (PART, who))
+        connection.execute("insert into account values (?, ?, 0, 0, 0)", (PART, who))
     for key, revoked_at in ((KEY, 0), (DEAD_KEY, NOON)):
         columns = (key, key.to_bytes(32, "big"), "ck", "test", ALICE, PART, 0, "", "0000", 0, revoked_at, 0)
         connection.execute(f"insert into api_key values ({', '.join('?' * len(columns))})", columns)

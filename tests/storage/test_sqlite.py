@@ -15,8 +15,8 @@ from alembic.script import ScriptDirectory
 
 from payre_mcp.clock import ManualClock, SystemClock
 from payre_mcp.errors import InsufficientBalance, LedgerInvalid, PayreUnavailable
-from payre_mcp.ledger.kernel import needs
 from payre_mcp.ledger.model import Kind, OpenHold, Transfer
+from payre_mcp.ledger.state import needs
 from payre_mcp.ledger.store import StoreBusy, StoreUnavailable
 from payre_mcp.ledger.writer import HOLD_LIFE_US, Writer
 from payre_mcp.receipts import KeyRing

@@ -149,6 +149,7 @@ def _money() -> None:
         number("id"),
         number("balance_micros"),
         number("held_micros"),
+        number("last_charge_id"),
         sa.CheckConstraint("balance_micros <= 1000000000000", name=op.f("ck_account_cap")),
         sa.CheckConstraint("balance_micros >= held_micros", name=op.f("ck_account_balance")),
         sa.CheckConstraint("held_micros >= 0", name=op.f("ck_account_held")),
@@ -210,18 +211,11 @@ def _money() -> None:
         number("created_at"),
         number("expires_at"),
         text("detail"),
+        number("prev_id"),
         sa.CheckConstraint("amount_micros >= 0", name=op.f("ck_transfer_amount")),
         sa.CheckConstraint("fee_micros between 0 and amount_micros", name=op.f("ck_transfer_fee")),
         sa.PrimaryKeyConstraint("part", "id", name=op.f("pk_transfer")),
         **STRICT,
-    )
-    op.create_index(
-        "ix_transfer_charge",
-        "transfer",
-        ["part", "consumer_id", "id"],
-        unique=False,
-        sqlite_where=sa.text("kind in (1, 3)"),
-        postgresql_where=sa.text("kind in (1, 3)"),
     )
     op.create_index(
         "ix_transfer_return",
