@@ -8,10 +8,14 @@ microseconds per NULL parameter against 0.1).
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 MAX_BALANCE_MICROS = 10**12
 """A million dollars: the most one account may hold, so that no sum of accounts overflows 64 bits."""
+
+
+made_of = cast("Any", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
+"""`made_of(Account, row)`: a NamedTuple from a whole row, at half the cost of calling it with each field."""
 
 
 class Kind(IntEnum):

@@ -16,7 +16,7 @@ from payre_mcp.clock import US_PER_S, Clock
 from payre_mcp.errors import PayreError, PayreUnavailable
 from payre_mcp.ids import IdFactory
 from payre_mcp.ledger.kernel import decide
-from payre_mcp.ledger.model import Command, Done, Expire, Extend, Extended, Hold, Kind, OpenHold, Void
+from payre_mcp.ledger.model import Capture, Command, Done, Expire, Extend, Extended, Hold, Kind, OpenHold, Void
 from payre_mcp.ledger.state import Answer, needs
 from payre_mcp.ledger.store import Store, StoreBusy, StoreUnavailable
 
@@ -32,6 +32,7 @@ _UNKNOWN = (
     "the payment ledger stopped at work; whether this was booked is not known. A retry with the same idempotency key is safe"
 )
 
+_ENDS = (Capture, Void)
 _CHEAP = (Hold, Void, Expire, Extend)
 """Commands that may be lost in a power cut: a lost hold only frees money, and a lost release happens again."""
 
@@ -71,6 +72,7 @@ class Writer:
         self._failure: BaseException | None = None
         self._running: dict[int, OpenHold] = {}
         self._sweeps: list[_Sweep] = []
+        self._unsettled: list[Capture] = []
         self._nobody = Ticket(_Nobody())
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="payre-ledger-writer", daemon=True)
@@ -79,6 +81,9 @@ class Writer:
     def submit(self, command: Command, ticket: Ticket) -> None:
         """Queue a command; its answer goes to the ticket's mailbox once it is durable.
 
+        A full queue turns new work away, never the end of work that was let in. A capture that finds the database in
+        trouble is answered so, and tried again at every sweep: capturing a hold twice charges once.
+
         Raises:
             PayreUnavailable: The queue is full, the writer has stopped, or this process forked from its owner.
                 Nothing was queued.
@@ -86,7 +91,7 @@ class Writer:
         self._check_owner()
         with self._wake:
             self._check_open()
-            if len(self._queue) >= self._queue_limit:
+            if len(self._queue) >= self._queue_limit and not isinstance(command, _ENDS):
                 raise PayreUnavailable("the payment ledger is busy; nothing ran and nothing was charged. Try again shortly")
             self._queue.append((command, ticket))
             self._wake.notify()
@@ -173,6 +178,8 @@ class Writer:
     def _sweep(self) -> int:
         now = self._clock.now_us()
         self._extend_running(now)
+        unsettled, self._unsettled = self._unsettled, []
+        self._settle_own(unsettled)
         over = [hold for hold in self._store.expired(now, BATCH_LIMIT) if hold.id not in self._running]
         ended = self._settle_own([Expire(self._ids.new(), hold.part, hold.id, hold.consumer_id) for hold in over])
         self._store.prune(now)
@@ -230,11 +237,10 @@ class Writer:
         """The answers of a batch, or None where one of its several commands breaks the transaction."""
         try:
             return self._commit(batch)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreBusy) as error:
             logger.error("the ledger cannot be written: %s", error)  # noqa: TRY400 - the sentence says it all
-            return [PayreUnavailable("the payment ledger cannot be written; nothing was charged")] * len(batch)
-        except StoreBusy:
-            return [PayreUnavailable("the payment ledger is busy; nothing was charged. Try again shortly")] * len(batch)
+            self._unsettled += [command for command in batch if isinstance(command, Capture)]
+            return [PayreUnavailable("the payment ledger is busy or cannot be written; nothing was charged yet")] * len(batch)
         except Exception as error:
             if len(batch) > 1:
                 return None

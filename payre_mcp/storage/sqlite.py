@@ -11,9 +11,9 @@ from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from payre_mcp.ledger.model import Account, KeyState, OpenHold, Transfer
+from payre_mcp.ledger.model import Account, KeyState, OpenHold, Transfer, made_of
 from payre_mcp.ledger.state import Decision, Needs, State
 from payre_mcp.ledger.store import StoreBusy, StoreUnavailable
 from payre_mcp.storage.library import connect, sqlite, wal_is_safe
@@ -36,21 +36,20 @@ _EACH = "(select value from json_each(?))"
 
 @lru_cache(maxsize=256)
 def _load(accounts: int, api_keys: int, holds: int, keys: int) -> str:
-    """One row of four JSON lists, for lists of these padded lengths."""
-    return "select " + ", ".join(
-        (
-            _rows(_ACCOUNT, f"account where part = {PART} and id in {_values(1, accounts)}")
-            if accounts else "'[]'",
-            _rows("id, revoked_at, expires_at", f"api_key where id in {_values(1, api_keys)}") if api_keys else "'[]'",
-            _rows(_HOLD, f"hold where part = {PART} and id in {_values(1, holds)}") if holds else "'[]'",
-            _rows(
-                f"{_T}, coalesce(r.body, ''), coalesce(r.expires_at, 0)",
-                f"""{_values(3, keys)} k cross join transfer t indexed by uq_transfer_key
-                    on t.part = {PART} and t.consumer_id = k.column1 and t.developer_id = k.column2 and t.key = k.column3
-                    and t.key <> '' left join stored_result r on r.part = t.part and r.charge_id = t.id""",
-            ) if keys else "'[]'",
-        )
-    )  # fmt: skip
+    """The statement that loads a batch as one row of four JSON lists, for lists of these padded lengths.
+
+    `indexed by`, because without statistics SQLite takes the part for the choice and would search a whole journal.
+    """
+    history = f"""{_values(3, keys)} k cross join transfer t indexed by uq_transfer_key
+        on t.part = {PART} and t.consumer_id = k.column1 and t.developer_id = k.column2 and t.key = k.column3 and t.key <> ''
+        left join stored_result r on r.part = t.part and r.charge_id = t.id"""
+    lists = (
+        accounts and _rows(_ACCOUNT, f"account where part = {PART} and id in {_values(1, accounts)}"),
+        api_keys and _rows("id, revoked_at, expires_at", f"api_key where id in {_values(1, api_keys)}"),
+        holds and _rows(_HOLD, f"hold where part = {PART} and id in {_values(1, holds)}"),
+        keys and _rows(f"{_T}, coalesce(r.body, ''), coalesce(r.expires_at, 0)", history),
+    )
+    return "select " + ", ".join(each or "'[]'" for each in lists)
 
 
 _LOAD_ENDS = "select " + ", ".join(
@@ -84,11 +83,11 @@ class SqliteStore:
 
     def load(self, needs: Needs) -> State:
         """One statement for accounts, keys and holds, and one more each for what few batches need."""
-        state, new = State(), cast(Any, tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
+        state = State()
         accounts, api_keys, holds, history = self._load(needs)
-        state.accounts = {row[0]: new(Account, row) for row in accounts}
-        state.api_keys = {row[0]: new(KeyState, row) for row in api_keys}
-        state.holds = {row[1]: new(OpenHold, row) for row in holds}
+        state.accounts = {row[0]: made_of(Account, row) for row in accounts}
+        state.api_keys = {row[0]: made_of(KeyState, row) for row in api_keys}
+        state.holds = {row[1]: made_of(OpenHold, row) for row in holds}
         if history:
             self._take_history(state, history)
         missing = [hold_id for hold_id in needs.holds if hold_id not in state.holds]
@@ -130,9 +129,12 @@ class SqliteStore:
         """Forget stored results whose time is over, where there are any."""
         due = (PART, now)
         if self._run("select 1 from stored_result where part = ? and expires_at <= ? limit 1", due).fetchone():
-            self.begin(durable=False)
-            self._run("delete from stored_result where part = ? and expires_at <= ?", due)
-            self.commit()
+            try:
+                self.begin(durable=False)
+                self._run("delete from stored_result where part = ? and expires_at <= ?", due)
+                self.commit()
+            finally:
+                self.rollback()
 
     def close(self) -> None:
         """Checkpoint and close."""
@@ -141,11 +143,11 @@ class SqliteStore:
     def _load(self, needs: Needs) -> list[list[Any]]:
         """Accounts, API keys, open holds and the histories of idempotency keys, by one statement."""
         sizes, parameters = list[int](), list[object]()
-        for width, rows in ((1, needs.accounts), (1, needs.api_keys), (1, needs.holds), (3, needs.keys)):
-            size = _size(len(rows))
-            sizes.append(size)
-            parameters += chain.from_iterable(needs.keys) if width == 3 else rows
-            parameters += [-1] * (width * (size - len(rows)))
+        keys = list(chain.from_iterable(needs.keys))
+        for width, flat in ((1, needs.accounts), (1, needs.api_keys), (1, needs.holds), (3, keys)):
+            sizes.append(_size(len(flat) // width))
+            parameters += flat
+            parameters += [-1] * (width * sizes[-1] - len(flat))
         return [json.loads(column) for column in self._run(_load(*sizes), parameters).fetchone()]
 
     def _load_ends(self, state: State, missing: Sequence[int]) -> list[tuple[int, int, str]]:

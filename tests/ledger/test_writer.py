@@ -275,6 +275,39 @@ def test_the_writer_goes_on_after_a_poison_command(desk: Desk) -> None:
 # --- a full queue
 
 
+def test_a_full_queue_still_takes_the_end_of_a_call_that_was_let_in(desk: Desk) -> None:
+    store = ScriptedStore(SqliteStore(desk.path))
+    small = desk._replace(store=store, writer=Writer(store, desk.clock, desk.ledger.ids, queue_limit=1, sweep_every_s=3600))
+    paid, given_back = (small.writer.ask(desk.payer.hold(5)).transfer.id for _ in range(2))
+    gate = Gate()
+    store.before_commit = gate
+    inbox, tickets = small.submit(desk.payer.charge(1))
+    gate.wait_reached()
+    tickets += small.submit(desk.payer.charge(1), inbox=inbox)[1]
+    tickets += small.submit(desk.payer.capture(paid, 5), desk.payer.void(given_back), inbox=inbox)[1]
+    gate.open()
+    assert {code_of(answer) for answer in inbox.answers(tickets)} == {"done"}
+    small.writer.close()
+
+
+@pytest.mark.parametrize("trouble", [StoreBusy("locked"), StoreUnavailable("disk is full")])
+def test_a_capture_that_found_the_database_in_trouble_is_charged_at_a_later_sweep(desk: Desk, trouble: Exception) -> None:
+    held = desk.writer.ask(desk.payer.hold(5)).transfer.id
+
+    def fail() -> None:
+        raise trouble
+
+    desk.store.before_commit = fail
+    with pytest.raises(PayreUnavailable):
+        desk.writer.ask(desk.payer.capture(held, 5))
+    desk.writer.sweep()
+    assert desk.payer.account().held_micros == 5
+    desk.store.before_commit = lambda: None
+    desk.writer.sweep()
+    desk.writer.sweep()
+    assert (desk.payer.account().balance_micros, desk.payer.account().held_micros) == (999_995, 0)
+
+
 def test_a_full_queue_refuses_at_once_and_queues_nothing(desk: Desk) -> None:
     store = ScriptedStore(SqliteStore(desk.path))
     writer = Writer(store, desk.clock, desk.ledger.ids, queue_limit=3, sweep_every_s=3600)
