@@ -51,11 +51,11 @@ class Metering:
         """Meter a request at the wire, where results are finished dictionaries."""
         if ctx.request_id is None:
             return await call_next(ctx)
+        if wire.is_list(ctx.method):
+            out = _as_dict(await call_next(ctx))
+            return wire.with_prices(ctx.method, out, self.prices.get, in_description=self._in_description)
         target = wire.target_of(ctx.method, ctx.params)
-        if target is None:
-            out = await call_next(ctx)
-            return wire.with_prices(ctx.method, _as_dict(out), self.prices.get, in_description=self._in_description)
-        return await self._call(ctx, target, lambda: call_next(ctx))
+        return await call_next(ctx) if target is None else await self._call(ctx, target, lambda: call_next(ctx))
 
     async def inner_call(self, name: str, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Meter a tool call at the tool: what the wire has charged passes, what it has not is charged here.
@@ -76,8 +76,10 @@ class Metering:
         spec = self.prices.get(target)
         params = ctx.params or {}
         arguments = cast("Any", params.get("arguments") or {})
-        if spec is None or not self._can_run(target, arguments):
+        if spec is None:
             return await run()
+        if not self._can_run(target, arguments):
+            return await self._run_unheld(ctx, run)
         try:
             meta = request_meta(params)
             api_key = caller_key(request_headers(ctx.request), meta)
@@ -115,6 +117,13 @@ class Metering:
             if not succeeded:
                 await _void(gateway, authorization)
         return await _capture(gateway, authorization, out) if succeeded else out
+
+    async def _run_unheld(self, ctx: ServerRequestContext[Any, Any], run: Run) -> HandlerResult:
+        """Let the host say what is wrong with a call. One that it takes after all is paid at the tool, or not delivered."""
+        out = _as_dict(await run())
+        if wire.is_success(out) and not wire.is_settled(out):
+            return self._refuse(ctx, CallRefused("this call was first refused and then taken; try again. Nothing was charged"))
+        return out
 
     def _can_run(self, target: Target, arguments: object) -> bool:
         """Whether the host will run this; if not, it says why itself and nothing is held."""

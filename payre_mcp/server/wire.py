@@ -36,6 +36,11 @@ _LISTS = {"tools/list": ("tools", "tool", "name")}
 Result = dict[str, Any]
 
 
+def is_list(method: str) -> bool:
+    """Whether this method lists things that can carry a price."""
+    return method in _LISTS
+
+
 def target_of(method: str, params: Mapping[str, Any] | None) -> Target | None:
     """What a request calls, if it is of a kind that can carry a price."""
     if method not in _CALLS or not params:
@@ -68,6 +73,12 @@ def is_success(out: Result) -> bool:
     return not out.get("isError") and out.get("resultType") in (None, "complete")
 
 
+def is_settled(out: Result) -> bool:
+    """Whether a result says how it was charged."""
+    meta: Mapping[str, Any] = out.get("_meta") or {}
+    return RECEIPT in meta or SETTLEMENT in meta
+
+
 def result_digest(out: Result) -> str:
     """SHA-256 of what the caller got, without `_meta`."""
     return sha256_hex(canonical_json({name: value for name, value in out.items() if name != "_meta"}))
@@ -75,8 +86,6 @@ def result_digest(out: Result) -> str:
 
 def with_prices(method: str, out: Result, price_of: Callable[[Target], PriceSpec | None], *, in_description: bool) -> Result:
     """A list result with the price in the `_meta` of every priced entry, and in its description for models."""
-    if method not in _LISTS:
-        return out
     key, kind, field = _LISTS[method]
     return {
         **out,

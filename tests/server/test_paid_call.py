@@ -27,7 +27,7 @@ from mcp_types import (
     InputRequiredResult,
     TextContent,
 )
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from payre_mcp import current_call
 from payre_mcp.clock import US_PER_S, ManualClock
@@ -38,6 +38,7 @@ from payre_mcp.ledger.model import HOLD_ENDS, Kind
 from payre_mcp.ledger.writer import HOLD_LIFE_US
 from payre_mcp.pricing import Target
 from payre_mcp.server.calls import PaidCall
+from payre_mcp.server.extension import Payre
 from payre_mcp.server.paid_server import PaidMCPServer
 from tests.fakes import PATIENCE_S, audited, fund, journal_of
 from tests.server.conftest import Shop, code_of, facts_of, meta_of, text_of
@@ -890,3 +891,33 @@ async def test_a_paid_tool_that_calls_another_paid_server_in_memory_pays_it_too(
     async with Client(outer, mode=mode) as client:
         assert text_of(await shop.call(client, "forecast")) == "Oslo: sunny"
     assert shop.spent() == PRICE + 100_000
+
+
+@pytest.mark.parametrize("installed", [False, True])
+async def test_a_call_that_the_host_takes_after_refusing_it_is_paid_or_not_delivered(
+    shop: Shop, mode: Any, installed: bool
+) -> None:
+    """A validator with a memory: it refuses when it is asked first, and takes the same arguments when the tool runs."""
+    asked: list[str] = []
+
+    def moody(city: str) -> str:
+        asked.append(city)
+        if len(asked) == 1:
+            raise ValueError("not today")
+        return city
+
+    async def work(city: Annotated[str, AfterValidator(moody)]) -> str:
+        return city
+
+    server: MCPServer[Any] = shop.server(work)
+    if installed:
+        server = MCPServer("installed")
+        server.tool()(work)
+        Payre(gateway=shop.connection.gateway, prices={"work": "0.01"}).install(server)
+    async with Client(server, mode=mode) as client:
+        result = await shop.call(client, "work")
+    if installed:
+        assert code_of(result) == "call_refused"
+        assert shop.spent() == 0
+    else:
+        assert shop.receipt(result).amount_micros == shop.spent()
