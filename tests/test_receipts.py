@@ -248,3 +248,9 @@ def test_a_lone_surrogate_has_a_digest_too() -> None:
 @given(JSON)
 def test_canonical_json_says_what_the_value_said(value: object) -> None:
     assert json.loads(canonical_json(value)) == value
+
+
+def test_a_receipt_key_that_is_given_twice_is_refused() -> None:
+    ring = KeyRing.generate().dump()
+    with pytest.raises(ValueError, match="given twice"):
+        KeyRing.parse(ring + ring)

@@ -484,6 +484,7 @@ if child == 0:
     try:
         ledger.writer.ask(payer.charge(1))
     except PayreUnavailable:
+        ledger.writer.close()
         os._exit(7)
     os._exit(1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
@@ -609,6 +610,39 @@ def test_a_database_that_is_busy_once_is_tried_again_unseen(desk: Desk) -> None:
     desk.store.on_begin = raiser(StoreBusy("locked"), times=1)
     assert done(desk.writer.ask(desk.payer.charge(1))).account.balance_micros == 999_999
     assert len(desk.store.committed) == 1
+
+
+def test_a_hold_that_cannot_be_given_back_now_expires_by_itself(desk: Desk) -> None:
+    answer = desk.writer.ask(desk.payer.hold(5))
+    desk.store.on_begin = raiser(StoreUnavailable("disk is full"))
+    desk.writer.give_back(answer)
+    desk.writer.sweep()
+    assert desk.payer.account().held_micros == 5
+    desk.store.on_begin = lambda: None
+    desk.clock.advance(901)
+    desk.writer.sweep()
+    assert desk.payer.account().held_micros == 0
+
+
+def test_a_sweep_that_waits_for_a_writer_that_dies_returns(desk: Desk) -> None:
+    gate = Gate()
+
+    def die() -> None:
+        gate()
+        raise SystemExit
+
+    desk.store.before_commit = die
+    inbox, tickets = desk.submit(desk.payer.charge(1))
+    gate.wait_reached()
+    swept: list[int] = []
+    waiting = threading.Thread(target=lambda: swept.append(desk.writer.sweep()))
+    waiting.start()
+    while not desk.writer._sweeps:  # pyright: ignore[reportPrivateUsage]
+        pass  # it has asked as soon as its request stands here; there is no public sign of that
+    gate.open()
+    waiting.join(PATIENCE_S)
+    assert swept == [0]
+    assert code_of(inbox.answers(tickets)[0]) == "payre_unavailable"
 
 
 def test_a_sweep_of_a_busy_database_is_left_to_the_next_one(desk: Desk) -> None:
