@@ -99,7 +99,7 @@ class Payre(Extension):
         """
         self._users += 1
         try:
-            self._check_targets()
+            self.metering.check_targets()
             await self.ready()
             yield
         finally:
@@ -156,15 +156,3 @@ class Payre(Extension):
             raise PayreUnavailable("the payment ledger cannot be opened; nothing ran and nothing was charged") from error
         sys.stderr.write(f"payre: test ledger at {settings.ledger_url}; make a consumer key with: payre keys create\n")
         return gateway
-
-    def _check_targets(self) -> None:
-        host = self.metering.host
-        if host is None:
-            return
-        problems = [
-            Problem("unknown_target", target.name, "no such tool; a price that names nothing would charge nothing")
-            for target in self.metering.prices
-            if not host.has_tool(target.name)
-        ]
-        if problems:
-            raise PriceSpecInvalid(problems)

@@ -13,7 +13,16 @@ import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from pydantic import BaseModel
 
-from payre_mcp.errors import CallRefused, HoldNotOpen, HoldUnknown, PaymentRequired, PayreError, ResultNotStored
+from payre_mcp.errors import (
+    CallRefused,
+    HoldNotOpen,
+    HoldUnknown,
+    PaymentRequired,
+    PayreError,
+    PriceSpecInvalid,
+    Problem,
+    ResultNotStored,
+)
 from payre_mcp.gateway.base import Authorization, CallOutcome, CallRequest, Gateway, Replay
 from payre_mcp.identity import caller_key, request_headers, request_meta
 from payre_mcp.pricing import PriceSpec, Target
@@ -47,11 +56,27 @@ class Metering:
         self.host: Host | None = None
         self.prices: dict[Target, PriceSpec] = {}
 
+    def check_targets(self) -> None:
+        """Raise `PriceSpecInvalid` when a price names no tool: a typing mistake must not make the tool that was meant free."""
+        if self.host is None:
+            return
+        problems = [
+            Problem("unknown_target", target.name, "no such tool; a price that names nothing would charge nothing")
+            for target in self.prices
+            if not self.host.has_tool(target.name)
+        ]
+        if problems:
+            raise PriceSpecInvalid(problems)
+
     async def request(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Meter a request at the wire, where results are finished dictionaries."""
         if ctx.request_id is None:
             return await call_next(ctx)
         if wire.is_list(ctx.method):
+            try:
+                self.check_targets()
+            except PriceSpecInvalid as error:
+                return self._refuse(ctx, error)
             out = _as_dict(await call_next(ctx))
             return wire.with_prices(ctx.method, out, self.prices.get, in_description=self._in_description)
         target = wire.target_of(ctx.method, ctx.params)

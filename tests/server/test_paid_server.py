@@ -10,6 +10,7 @@ import pytest
 from mcp import Client
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.shared.exceptions import MCPError
 
 from payre_mcp import PaidMCPServer, Payre, Price, tool
 from payre_mcp.connection import open_ledger
@@ -391,3 +392,14 @@ async def test_a_ledger_that_cannot_be_opened_stops_the_server_at_start(tmp_path
     server = PaidMCPServer("shop", payre=f"sqlite:///{tmp_path / 'payre.db'}")
     server.tool(price="0.005")(forecast)
     assert (await refusal_to_start(server)).code == "ledger_invalid"
+
+
+async def test_an_installed_price_that_names_no_tool_stops_the_list_of_tools(shop: Shop, mode: Any) -> None:
+    """A plain server cannot be stopped at its start; a misspelt price must not make the tool that was meant free."""
+    server: MCPServer[Any] = MCPServer("installed")
+    shop.payre(prices={"forcast": "0.005"}).install(server)
+    async with Client(server, mode=mode) as client:
+        with pytest.raises(MCPError) as refusal:
+            await client.list_tools()
+    assert refusal.value.error.data["error"] == "price_spec_invalid"
+    assert "forcast" in refusal.value.error.message
