@@ -83,13 +83,15 @@ class _Judge:
         return self.write(row, command.amount_micros, 0)
 
     def hold(self, command: Hold) -> Answer:
+        if refusal := self.key_refusal(command):
+            return refusal
         slot = 1
         if command.key:
             attempt = self.attempt(command)
             if not isinstance(attempt, int):
                 return attempt
             slot = attempt
-        if refusal := self.refusal(command):
+        if refusal := self.amount_refusal(command):
             return refusal
         row: Transfer = made_of(Transfer, (
             command.part, command.id, _HOLD, command.consumer_id, command.developer_id, 0, command.amount_micros, 0, 0, 0,
@@ -101,11 +103,13 @@ class _Judge:
         return self.write(row, 0, command.amount_micros)
 
     def charge(self, command: Charge) -> Answer:
+        if refusal := self.key_refusal(command):
+            return refusal
         if command.key:
             attempt = self.attempt(command)
             if not isinstance(attempt, int):
                 return attempt
-        if refusal := self.refusal(command):
+        if refusal := self.amount_refusal(command):
             return refusal
         return self.write_charge(
             command, _CHARGE, command.consumer_id, command.developer_id,
@@ -230,11 +234,16 @@ class _Judge:
             return InProgress("the first call with this idempotency key still runs; ask again shortly. It is not charged twice")
         return holds + 1
 
-    def refusal(self, command: Hold | Charge) -> PayreError | None:
-        account = self.state.accounts.get(command.consumer_id)
+    def key_refusal(self, command: Hold | Charge) -> PayreError | None:
+        """A key that is dead gets nothing, not even the stored answer of a call that it paid while it lived."""
         key = self.state.api_keys.get(command.api_key_id)
-        if account is None or key is None or key.revoked_at or 0 < key.expires_at <= self.now:
+        known = command.consumer_id in self.state.accounts
+        if not known or key is None or key.revoked_at or 0 < key.expires_at <= self.now:
             return InvalidApiKey("this Payre key is revoked or expired; nothing ran and nothing was charged")
+        return None
+
+    def amount_refusal(self, command: Hold | Charge) -> PayreError | None:
+        account = self.state.accounts[command.consumer_id]
         if command.amount_micros < 0:
             return InvalidRequest("an amount is zero or more; nothing was charged")
         short = command.amount_micros - account.available_micros

@@ -184,6 +184,8 @@ class Model:
 
     def spend(self, command: Hold | Charge) -> str | int:
         place = (command.consumer_id, command.developer_id, command.key)
+        if command.api_key_id == DEAD_KEY:
+            return "invalid_api_key"
         if command.key:
             if self.claims.get(place, command.fingerprint) != command.fingerprint:
                 return "idempotency_conflict"
@@ -191,8 +193,6 @@ class Model:
                 return -self.paid[place][0]
             if self.busy(place):
                 return "in_progress"
-        if command.api_key_id == DEAD_KEY:
-            return "invalid_api_key"
         if command.amount_micros > self.free(command.consumer_id):
             return "insufficient_balance"
         if command.key:
