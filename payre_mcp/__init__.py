@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from payre_mcp.connection import connect
     from payre_mcp.errors import PayreError
     from payre_mcp.money import Money
-    from payre_mcp.pricing import Price
+    from payre_mcp.pricing import Price, Usage
     from payre_mcp.receipts import KeyRing, Receipt, verify_receipt
-    from payre_mcp.server.calls import current_call
+    from payre_mcp.server.calls import current_call, observe, report_usage
     from payre_mcp.server.extension import Payre
     from payre_mcp.server.paid_server import PaidMCPServer, tool
     from payre_mcp.serving import serve
@@ -26,8 +26,11 @@ _HOME = {
     "PayreError": "errors",
     "Price": "pricing",
     "Receipt": "receipts",
+    "Usage": "pricing",
     "connect": "connection",
     "current_call": "server.calls",
+    "observe": "server.calls",
+    "report_usage": "server.calls",
     "serve": "serving",
     "tool": "server.paid_server",
     "verify_receipt": "receipts",
@@ -41,8 +44,11 @@ __all__ = [
     "PayreError",
     "Price",
     "Receipt",
+    "Usage",
     "connect",
     "current_call",
+    "observe",
+    "report_usage",
     "serve",
     "tool",
     "verify_receipt",

@@ -1,7 +1,8 @@
 """Time is passed in. Wall time is integer microseconds since 1970 UTC, so it is exact and fits a database column."""
 
 import time
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Literal, Protocol
 
 US_PER_S = 1_000_000
 
@@ -13,6 +14,10 @@ class Clock(Protocol):
         """Microseconds since 1970-01-01 UTC."""
         ...
 
+    def elapsed_us(self) -> int:
+        """Microseconds since some moment, never going back: for how long something took."""
+        ...
+
 
 class SystemClock:
     """The machine's clock."""
@@ -21,17 +26,40 @@ class SystemClock:
         """Microseconds since 1970-01-01 UTC, from the operating system."""
         return time.time_ns() // 1000
 
+    def elapsed_us(self) -> int:
+        """Microseconds of the operating system's monotonic clock."""
+        return time.monotonic_ns() // 1000
+
 
 class ManualClock:
     """A clock that moves only when told to, for tests and simulations."""
 
     def __init__(self, start_us: int = 1_767_225_600 * US_PER_S) -> None:
-        self._now_us = start_us
+        self._now_us, self._elapsed_us = start_us, 0
 
     def now_us(self) -> int:
         """The time it was last set to."""
         return self._now_us
 
+    def elapsed_us(self) -> int:
+        """How far it was moved on in all; steps back do not count."""
+        return self._elapsed_us
+
     def advance(self, seconds: float) -> None:
         """Move on by `seconds`; a negative number steps the clock back."""
-        self._now_us += round(seconds * US_PER_S)
+        step = round(seconds * US_PER_S)
+        self._now_us += step
+        self._elapsed_us += max(step, 0)
+
+
+def window_start(window: Literal["month", "day", "all_time"], now_us: int) -> int:
+    """When the UTC calendar month or day around a moment began, in microseconds since 1970; 0 for all time.
+
+    >>> window_start("day", 1_767_225_600_000_001)
+    1767225600000000
+    """
+    if window == "all_time":
+        return 0
+    now = datetime.fromtimestamp(now_us // US_PER_S, UTC)
+    start = datetime(now.year, now.month, now.day if window == "day" else 1, tzinfo=UTC)
+    return int(start.timestamp()) * US_PER_S

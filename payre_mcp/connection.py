@@ -9,6 +9,7 @@ from payre_mcp.errors import SettingsInvalid
 from payre_mcp.gateway.access import Access
 from payre_mcp.gateway.local import LocalGateway
 from payre_mcp.gateway.local_wallet import LocalWallet
+from payre_mcp.gateway.quotes import Quotes
 from payre_mcp.gateway.statement import Statements
 from payre_mcp.gateway.top_ups import TopUps
 from payre_mcp.gateway.waiting import AsyncWriter
@@ -69,14 +70,16 @@ def open_ledger(
         writer=AsyncWriter(ledger.writer), journal=ledger.journal, directory=ledger.directory,
         ids=ledger.ids, clock=clock, page=top_up_page,
     )  # fmt: skip
+    quotes = Quotes(ledger.journal, clock)
     gateway = LocalGateway(
         writer=ledger.writer, journal=ledger.journal, directory=ledger.directory, statements=statements, access=access,
         ids=ledger.ids, clock=clock, developer=ledger.directory.sole_developer(), fee_bps=fee_bps,
-        top_ups=top_ups, on_close=ledger.close,
+        top_ups=top_ups, quotes=quotes, on_close=ledger.close,
     )  # fmt: skip
     wallet = LocalWallet(
-        access=access, journal=ledger.journal, statements=statements, top_ups=top_ups, mode=ledger.directory.mode
-    )
+        access=access, journal=ledger.journal, directory=ledger.directory, statements=statements, top_ups=top_ups,
+        quotes=quotes, mode=ledger.directory.mode,
+    )  # fmt: skip
     return Connection(gateway, wallet, top_ups, ledger)
 
 

@@ -55,6 +55,14 @@ class Server(NamedTuple):
     name: str
 
 
+class Listing(NamedTuple):
+    """A price in a server's current price list."""
+
+    server: Server
+    target: Target
+    spec: PriceSpec
+
+
 class TopUpRequest(NamedTuple):
     """A consumer's wish to add money. Whether it was paid stands in the journal alone."""
 
@@ -109,7 +117,11 @@ class Directory(Protocol):
         ...
 
     def publish(self, server_id: int, prices: Mapping[Target, PriceSpec]) -> None:
-        """Record a server's price list. A version once published is never changed or removed."""
+        """Record a server's price list as the current one. A version once published is never changed or removed."""
+        ...
+
+    def listings(self, target: Target) -> Sequence[Listing]:
+        """The price of this target in the current price list of every server that has one."""
         ...
 
     def create_top_up(self, consumer_id: int, amount: Money, *, expires_at: int) -> TopUpRequest:

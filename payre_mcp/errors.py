@@ -10,7 +10,12 @@ PayreError                       internal_error 500
 |   +-- PriceAboveLimit          402  the call may cost more than the caller allows
 +-- CallRefused                  400
 |   +-- NotPriced                403  the target is not in the published price list
+|   +-- InvalidVariant           400  the price has no variant for these arguments
+|   +-- AmountOverflow           400  the call could cost 2^53 micros or more
 |   +-- InvalidRequest           400
++-- UsageInvalid                 400  a reported usage is no quantity, or of no unit that is known
+|   +-- UsageAmbiguous           400  two dimensions count this unit, and no direction was given
++-- UsageMissing                 500  the tool succeeded and did not report what its price is by; not charged
 +-- IdempotencyConflict          409  one key, two different requests
 +-- InProgress                   409  the first request with this key still runs (retryable)
 +-- ResultNotStored              409  paid and done, and the answer is no longer kept
@@ -171,10 +176,41 @@ class NotPriced(CallRefused):
     http_status = 403
 
 
+class InvalidVariant(CallRefused):
+    """The price differs by an argument, and has no variant for the value that was sent."""
+
+    code = "invalid_variant"
+
+
+class AmountOverflow(CallRefused):
+    """The call could cost 2^53 micros or more: beyond what any account can hold."""
+
+    code = "amount_overflow"
+
+
 class InvalidRequest(CallRefused):
     """A value outside its documented range or form."""
 
     code = "invalid_request"
+
+
+class UsageInvalid(PayreError):
+    """What a tool reported is no quantity. Raised inside the tool, so that the call fails and is not charged."""
+
+    code = "usage_invalid"
+    http_status = 400
+
+
+class UsageAmbiguous(UsageInvalid):
+    """The unit is counted in two directions and the report names none."""
+
+    code = "usage_ambiguous"
+
+
+class UsageMissing(PayreError):
+    """The tool succeeded without reporting what it is priced by, and the price says that this is an error."""
+
+    code = "usage_missing"
 
 
 class IdempotencyConflict(PayreError):
@@ -259,22 +295,31 @@ class Problem(NamedTuple):
     code: str
     path: str
     message: str
+    line: int = 0
+    """The line of the price file, from 1; 0 where the price stands in code."""
+
+    @property
+    def place(self) -> str:
+        """`14 tools.render.price`, or the path alone where there are no lines."""
+        return f"{self.line} {self.path}".rstrip() if self.line else self.path
 
 
 class PriceSpecInvalid(PayreError):
-    """A price that cannot be used. Nothing starts with one. `problems` lists all that is wrong."""
+    """A price that cannot be used. Nothing starts with one. `problems` lists all that is wrong, `source` is the file."""
 
     code = "price_spec_invalid"
     http_status = 422
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], *, source: str | None = None) -> None:
         super().__init__()
         self.problems = tuple(problems)
+        self.source = source
 
     @property
     def message(self) -> str:
-        """Every problem on a line of its own."""
-        return "\n".join(f"{problem.path}: {problem.code}: {problem.message}" for problem in self.problems)
+        """Every problem on a line of its own: `pricing.yaml:14 tools.render.price: price_negative: ...`."""
+        file = f"{self.source}:" if self.source else ""
+        return "\n".join(f"{file}{each.place}: {each.code}: {each.message}" for each in self.problems)
 
 
 class SettingsInvalid(PayreError):

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 
+from payre_mcp.text import shown
+
 MICROS_PER_USD = 1_000_000
 """1 USD = 1,000,000 micros, so 1 micro is $0.000001."""
 
@@ -69,7 +71,7 @@ class Money:
                 below = int(micros)
                 raise InvalidAmount(
                     "price_inexact",
-                    f"{value!r} is not a whole number of micro-dollars ($0.000001); "
+                    f"{shown(value)} is not a whole number of micro-dollars ($0.000001); "
                     f"the nearest are {format_usd(below)} and {format_usd(below + 1)}",
                 )
             return cls(int(whole))
@@ -115,13 +117,13 @@ def split_fee(amount_micros: int, fee_bps: int) -> tuple[int, int]:
 
 def _decimal(value: "str | int | float | Decimal") -> Decimal:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidAmount("price_syntax", f"{value!r} is not an amount; write dollars such as '0.005'")
+        raise InvalidAmount("price_syntax", f"{shown(value)} is not an amount; write dollars such as '0.005'")
     if isinstance(value, int):
         # str() of a huge int is refused by Python itself; the bound is all that matters here.
         return Decimal(max(-1, min(value, MAX_PRICE_USD + 1)))
-    text = repr(value) if isinstance(value, float) else str(value)
+    text = float.__repr__(value) if isinstance(value, float) else str(value)
     unsigned = text.removeprefix("-")
     if len(text) > _LONGEST_TEXT or _PRICE_TEXT.fullmatch(unsigned) is None:
-        raise InvalidAmount("price_syntax", f"{text[:_LONGEST_TEXT]!r} is not an amount; write dollars such as '0.005'")
+        raise InvalidAmount("price_syntax", f"{shown(text)} is not an amount; write dollars such as '0.005'")
     dollars = Decimal(unsigned.removeprefix("$"))
     return dollars.copy_negate() if unsigned != text else dollars

@@ -6,17 +6,20 @@ Nothing here replaces our own code: `ScriptedStore` runs the real store between 
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from payre_mcp.directory import KeyRecord
 from payre_mcp.keys import ApiKey, Role
 from payre_mcp.ledger.audit import AuditReport, audit
-from payre_mcp.ledger.model import Account, Capture, Charge, Done, Hold, OpenHold, TopUp, Transfer, Void
+from payre_mcp.ledger.metering import counters_of
+from payre_mcp.ledger.model import Account, Capture, Charge, Done, Hold, Metered, OpenHold, Spent, TopUp, Transfer, Void
 from payre_mcp.ledger.state import Answer, Decision, Needs, State
 from payre_mcp.ledger.store import Store
 from payre_mcp.ledger.writer import HOLD_LIFE_US, Ticket, Writer
+from payre_mcp.pricing import Plan, Target, Usage
 from payre_mcp.storage.embedded import EmbeddedLedger
 from payre_mcp.storage.journal import Snapshot
 
@@ -25,6 +28,7 @@ PATIENCE_S = 20.0
 
 ROOT = Path(__file__).parents[1]
 FEE_BPS = 300
+ONE_REQUEST: Mapping[str, int] = MappingProxyType({"requests": 1})
 
 
 class Gate:
@@ -161,6 +165,17 @@ class Funded(NamedTuple):
             self.ledger.ids.new(), 0, self.id, self.developer_id, self.record.id, micros, tool, expires_at, key, fingerprint
         )
 
+    def metered(
+        self, plan: Plan, known: Mapping[str, int] = ONE_REQUEST, *, name: str = "forecast", key: str = "", at: int = 0
+    ) -> Hold:
+        """A hold that the ledger prices, in the counters' windows of the moment `at`."""
+        terms = Metered(plan, Usage(known), counters_of(plan, 1, Target("tool", name), at))
+        return self.hold(0, key=key, tool=name)._replace(metered=terms)
+
+    def spend(self, hold_id: int, plan: Plan, used: Mapping[str, int] = ONE_REQUEST) -> Capture:
+        """The capture of a metered hold."""
+        return self.capture(hold_id, 0)._replace(spent=Spent(plan, Usage(used)))
+
     def capture(self, hold_id: int, micros: int, *, result: str = "") -> Capture:
         return Capture(self.ledger.ids.new(), 0, hold_id, self.id, self.developer_id, micros, FEE_BPS, "{}", result, HOLD_LIFE_US)
 
@@ -213,6 +228,15 @@ def open_holds_of(path: Path) -> dict[int, OpenHold]:
     snapshot = Snapshot(path)
     try:
         return {hold.id: hold for hold in snapshot.open_holds()}
+    finally:
+        snapshot.close()
+
+
+def counters_in(path: Path) -> dict[tuple[int, str, int], tuple[int, int]]:
+    """(captured, reserved) of every counter, by consumer, name and start of its window."""
+    snapshot = Snapshot(path)
+    try:
+        return {(consumer, name, start): (taken, kept) for _, consumer, name, start, taken, kept in snapshot.counters()}
     finally:
         snapshot.close()
 

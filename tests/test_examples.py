@@ -1,11 +1,24 @@
 """Every example runs, and does what its first line says."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mcp.server.mcpserver import MCPServer
 
-from examples import existing_server, fixed_price, paying_client, subclass, testing_a_server, wallet_in_a_client
+from examples import (
+    by_token,
+    by_usage,
+    existing_server,
+    fixed_price,
+    paying_client,
+    price_file,
+    subclass,
+    testing_a_server,
+    tiered_price,
+    variant_price,
+    wallet_in_a_client,
+)
 from payre_mcp.money import Money
 from payre_mcp.testing import sandbox
 
@@ -25,15 +38,50 @@ def anyio_backend() -> str:
         (subclass.server, "forecast", {"city": "Oslo"}, "0.005"),
         (subclass.server, "sold", {}, "0"),
         (existing_server.server, "define", {"word": "money"}, "0.001"),
+        (by_usage.server, "translate", {"text": "x" * 2_500}, "0.025"),
+        (by_usage.server, "fetch", {"lines": 10}, "0.00128"),
+        (by_token.server, "summarize", {"text": "one two three four five six seven"}, "0.000008"),
+        (variant_price.server, "paint", {"subject": "sea", "quality": "draft"}, "0.01"),
+        (variant_price.server, "paint", {"subject": "sea"}, "0.05"),
+        (variant_price.server, "paint", {"subject": "sea", "quality": "poster"}, "0.25"),
+        (price_file.server, "lookup", {"word": "money"}, "0.004"),
+        (price_file.server, "opening_hours", {}, "0"),
+        (price_file.server, "answer", {"question": "Is it exact?"}, "0.00352"),
+        (price_file.server, "convert", {"pages": 3}, "0.03"),
     ],
 )
 async def test_a_call_of_an_example_server_costs_what_it_says(
-    server: MCPServer, tool: str, arguments: dict[str, str], cost: str
+    server: MCPServer, tool: str, arguments: dict[str, Any], cost: str
 ) -> None:
     async with sandbox(server) as box, box.client() as client:
         result = await client.call_tool(tool, arguments)
         assert not result.is_error
         assert (await box.balance()).balance == Money.parse(5) - Money.parse(cost)
+
+
+async def test_the_simulation_costs_what_its_receipt_says_it_took() -> None:
+    async with sandbox(by_usage.server) as box, box.client() as client:
+        result = await client.call_tool("simulate", {"days": 3})
+        receipt = box.ledger.ledger.ring.verify((result.meta or {})["dev.payre/receipt"])
+        assert receipt.amount_micros == receipt.quantities["milliseconds"] > 0
+
+
+async def test_volume_prices_fall_from_call_to_call() -> None:
+    async with sandbox(tiered_price.server) as box, box.client() as client:
+        charged: list[str] = []
+        for _ in range(6):
+            await client.call_tool("locate", {"place": "Oslo"})
+            (last,) = (await box.ledger.wallet.list_charges(box.consumer_key, limit=1)).charges
+            charged.append(last.amount.usd)
+        assert charged == ["0.00", "0.00", "0.01", "0.01", "0.005", "0.005"]
+
+
+async def test_the_price_file_charges_for_resources_and_prompts_too() -> None:
+    async with sandbox(price_file.server) as box, box.client() as client:
+        await client.read_resource("report://2025")
+        await client.get_prompt("brief", {"topic": "peace"})
+        assert (await box.balance()).balance == Money.parse(5) - Money.parse("0.021")
+        assert box.audit().ok
 
 
 async def test_the_paying_client_gets_a_receipt() -> None:
@@ -52,5 +100,6 @@ async def test_the_example_of_a_test_passes() -> None:
 
 
 def test_no_example_is_left_out() -> None:
-    used = {fixed_price, subclass, existing_server, paying_client, wallet_in_a_client, testing_a_server}
+    priced = {fixed_price, subclass, existing_server, by_usage, by_token, tiered_price, variant_price, price_file}
+    used = priced | {paying_client, wallet_in_a_client, testing_a_server}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {module.__name__.removeprefix("examples.") for module in used}

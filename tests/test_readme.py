@@ -13,21 +13,21 @@ from payre_mcp.wallet.tools import WalletTools
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"<!-- (examples/\S+) -->\n```python\n(.*?)\n```", README, re.DOTALL)
+SNIPPETS = re.findall(r"<!-- (examples/\S+) -->\n```(?:python|yaml)\n(.*?)\n```", README, re.DOTALL)
 
 
 def family(error: type[PayreError]) -> list[type[PayreError]]:
     return [error, *(each for child in error.__subclasses__() for each in family(child))]
 
 
-def test_every_python_snippet_is_a_whole_example() -> None:
-    assert len(SNIPPETS) == README.count("```python")
+def test_every_snippet_is_a_whole_example() -> None:
+    assert len(SNIPPETS) == README.count("```python") + README.count("```yaml")
     for name, snippet in SNIPPETS:
         assert snippet == (ROOT / name).read_text().rstrip(), name
 
 
 def test_every_example_is_shown() -> None:
-    assert {name for name, _ in SNIPPETS} == {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py")}
+    assert {name for name, _ in SNIPPETS} == {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.*")}
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -14,6 +14,8 @@ import typer
 app = typer.Typer(name="payre", no_args_is_help=True, help="Payments for MCP servers: prices, balances, receipts.")
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke keys of a ledger.")
 app.add_typer(keys, name="keys")
+pricing = typer.Typer(no_args_is_help=True, help="Check price files and quote calls from them.")
+app.add_typer(pricing, name="pricing")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The ledger's folder; by default the settings say.")]
@@ -116,6 +118,44 @@ def list_keys(data: Data = None, json: Json = False) -> None:
 def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY_ID")], data: Data = None, json: Json = False) -> None:
     """Refuse a key from now on."""
     _run("accounts", "revoke_key", key_id=key_id, data=data, json=json)
+
+
+PriceFile = Annotated[Path, typer.Argument(metavar="FILE", help="A price file in YAML.")]
+
+
+@pricing.command("check")
+def check_prices(file: PriceFile, json: Json = False) -> None:
+    """Say everything that is wrong with a price file, with lines; exit 1 when anything is."""
+    _run("pricing", "check", file=file, json=json)
+
+
+@pricing.command("quote")
+def quote_price(
+    file: PriceFile,
+    tool: Annotated[str | None, typer.Option(metavar="NAME", help="The tool that is called.")] = None,
+    resource: Annotated[str | None, typer.Option(metavar="URI", help="Or the resource, as it stands in the file.")] = None,
+    prompt: Annotated[str | None, typer.Option(metavar="NAME", help="Or the prompt.")] = None,
+    arguments: Annotated[str | None, typer.Option(metavar="JSON", help="Its arguments, as a JSON object.")] = None,
+    usage: Annotated[list[str] | None, typer.Option(metavar="UNIT=N", help="What it used: tokens=800, input.tokens=800.")] = None,
+    used_before: Annotated[
+        list[str] | None, typer.Option(metavar="UNIT=N", help="What the consumer used before, in the window.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Price one call line by line; without --usage, the most that it can cost."""
+    named = [(kind, name) for kind, name in (("tool", tool), ("resource", resource), ("prompt", prompt)) if name is not None]
+    if len(named) != 1:
+        raise typer.BadParameter("name one of --tool, --resource, --prompt")
+    _run(
+        "pricing", "quote", file=file, target=named[0], arguments=arguments, usage=usage or (),
+        used_before=used_before or (), json=json,
+    )  # fmt: skip
+
+
+@pricing.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of a price file, for editors."""
+    _run("pricing", "schema")
 
 
 def _run(module: str, function: str = "run", **options: Any) -> None:

@@ -129,7 +129,7 @@ def _application(server: MCPServer[Any], payre: Payre, connection: Connection, a
             "addresses": addresses,
             "balance": await connection.wallet.get_balance(seed.consumer_key),
             "charges": page.charges,
-            "prices": [(target.name, price_sentence(spec)) for target, spec in payre.metering.prices.items()],
+            "prices": [(target.name, price_sentence(spec)) for target, spec in payre.metering.prices.specs.items()],
             "snippets": snippets(addresses),
         }
         return render("start.html", values)

@@ -9,19 +9,27 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from payre_mcp.money import Money
-from payre_mcp.pricing import PriceSpec, Target
+from payre_mcp.pricing import Plan, PriceSpec, Quote, Target, Usage
 from payre_mcp.receipts import Receipt
+
+NOTHING = Usage({})
+"""The usage of a call at a fixed price: nothing else has to be known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRequest:
     """One call of a priced target, before it runs. Arguments never leave the seller: only their digest does."""
 
-    api_key: str = field(repr=False)
+    api_key: str | None = field(repr=False)
+    """The caller's key; a quote can do without, a hold cannot."""
     server: str
     target: Target
     price_version: str
     args_sha256: str
+    variant: str = ""
+    """The key of the price's variant that these arguments choose."""
+    known: Usage = NOTHING
+    """What is known of the call before it runs: it bounds what is held."""
     max_price: Money | None = None
     """The caller's own limit: a call that may cost more is refused, not held for less."""
     idempotency_key: str | None = None
@@ -35,7 +43,7 @@ class Authorization:
     part: int
     consumer_id: int
     request: CallRequest
-    spec: PriceSpec
+    plan: Plan
     held: Money
 
 
@@ -63,7 +71,7 @@ class Replay:
 class CallOutcome:
     """What a successful call used and answered, for its charge and receipt. Never an amount: the ledger's side prices."""
 
-    usage: Mapping[str, int] = field(default_factory=dict[str, int])
+    usage: Usage = NOTHING
     result_sha256: str | None = None
     stored_result: str = ""
     """The answer as JSON, kept for replays of the call's idempotency key."""
@@ -73,21 +81,35 @@ class Gateway(Protocol):
     """The seller's side of the ledger."""
 
     async def publish(self, server: str, prices: Mapping[Target, PriceSpec]) -> None:
-        """Record the server's price list. Only published prices can be charged, and a published one never changes."""
+        """Record the server's price list. Only published prices can be charged, and a published one never changes.
+
+        Raises:
+            PriceSpecInvalid: A price is shared with developers whom this ledger does not know.
+        """
         ...
 
     async def authorize(self, request: CallRequest) -> Authorization | Replay:
         """Hold the most that the call may cost. If the caller is cancelled meanwhile, the hold is given back.
 
         Raises:
+            PaymentRequired: No key.
             InvalidApiKey: The key is unknown, malformed, revoked or expired.
             Forbidden: The key is of another role or mode, or bound to another server.
             NotPriced: The target has no such published price.
+            InvalidVariant: The price has no such variant.
+            AmountOverflow: The call could cost 2^53 micros or more.
             PriceAboveLimit: The ceiling is above `request.max_price`.
             InsufficientBalance: Less is available than the ceiling.
             IdempotencyConflict: The key was used for another target or other arguments.
             InProgress: The first call with this key still runs.
             PayreUnavailable: The ledger cannot be reached in time; the call must not run.
+        """
+        ...
+
+    async def quote(self, request: CallRequest) -> Quote:
+        """The most that this call would cost now, with lines. Moves nothing; the request needs no key.
+
+        Raises as `authorize` for a price or a key that is not there.
         """
         ...
 
@@ -99,6 +121,7 @@ class Gateway(Protocol):
         Raises:
             HoldUnknown: The hold was lost before it reached the disk; nothing is charged.
             HoldNotOpen: The hold ended otherwise, or expired and its money is gone.
+            UsageMissing: What the price is by was not reported, and the price makes that an error. The hold stands: void it.
             PayreUnavailable: Not known to be charged.
         """
         ...
@@ -161,6 +184,16 @@ class ChargeView:
     receipt: str
 
 
+class QuoteView(NamedTuple):
+    """What a call of a server would cost a consumer now."""
+
+    server: str
+    target: Target
+    price: str
+    """The price in a sentence."""
+    quote: Quote
+
+
 class ChargePage(NamedTuple):
     """Charges, newest first; `next_cursor` leads to the older ones, None at the end."""
 
@@ -193,6 +226,25 @@ class Wallet(Protocol):
 
     async def get_charge(self, api_key: str, charge_id: str) -> ChargeView:
         """One charge with its receipt. Raises `NotFound` for one that is not the caller's."""
+        ...
+
+    async def quote_price(
+        self,
+        api_key: str,
+        target: Target,
+        *,
+        server: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        usage: Mapping[str, object] | None = None,
+    ) -> QuoteView:
+        """What a call would cost this consumer now, from the server's current price list. Moves nothing.
+
+        Raises:
+            NotFound: No server, or not this one, has a price for it.
+            InvalidRequest: Several servers have one, and none was named.
+            InvalidVariant: The price has no variant for these arguments.
+            UsageInvalid: A key or a quantity of `usage` is none.
+        """
         ...
 
     async def verify_receipt(self, api_key: str, receipt: str) -> Receipt:

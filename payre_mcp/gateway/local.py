@@ -16,20 +16,25 @@ from payre_mcp.errors import (
     InvalidRequest,
     NotFound,
     NotPriced,
+    PaymentRequired,
     PayreUnavailable,
-    PriceAboveLimit,
+    PriceSpecInvalid,
+    Problem,
 )
 from payre_mcp.gateway.access import Access
 from payre_mcp.gateway.base import Authorization, CallOutcome, CallRequest, Replay, Settlement
+from payre_mcp.gateway.quotes import Quotes
 from payre_mcp.gateway.statement import Statements
 from payre_mcp.gateway.top_ups import TopUps
 from payre_mcp.gateway.waiting import AsyncWriter
 from payre_mcp.ids import IdFactory, parse_id
-from payre_mcp.ledger.model import CHARGES, Capture, Done, Hold, Refund, Void, born
+from payre_mcp.ledger.metering import counters_of
+from payre_mcp.ledger.model import CHARGES, Capture, Done, Hold, Metered, Refund, Spent, Void, born
 from payre_mcp.ledger.store import Journal
 from payre_mcp.ledger.writer import HOLD_LIFE_US, Writer
-from payre_mcp.money import Money
-from payre_mcp.pricing import PriceSpec, Target
+from payre_mcp.money import MAX_MICROS, Money
+from payre_mcp.pricing import Plan, PriceSpec, Quote, Target
+from payre_mcp.pricing.usage import base_quantities
 
 AUTHORIZE_WITHIN_S = 5.0
 """A ledger that does not answer a hold in this time counts as unreachable: the call does not run."""
@@ -59,40 +64,52 @@ class LocalGateway:
         developer: Developer,
         fee_bps: int,
         top_ups: TopUps,
+        quotes: Quotes,
         on_close: Callable[[], None],
     ) -> None:
         self._writer, self._async, self._journal = writer, AsyncWriter(writer), journal
         self._directory, self._statements, self._access = directory, statements, access
         self._ids, self._clock, self._developer, self._fee_bps = ids, clock, developer, fee_bps
-        self._top_ups, self._on_close = top_ups, on_close
+        self._top_ups, self._quotes, self._on_close = top_ups, quotes, on_close
         self._servers: dict[str, Server] = {}
         self._prices: dict[tuple[str, Target, str], PriceSpec] = {}
 
     async def publish(self, server: str, prices: Mapping[Target, PriceSpec]) -> None:
         """Record the server's price list. Publishing the same list again changes nothing."""
+        shared = [target.name for target, spec in prices.items() if spec.splits]
+        if shared:
+            message = "this ledger has one developer and nobody to share with; remove splits"
+            raise PriceSpecInvalid([Problem("splits_invalid", f"{name}.splits", message) for name in shared])
         self._servers[server] = await anyio.to_thread.run_sync(self._directory.ensure_server, self._developer.id, server)
         await anyio.to_thread.run_sync(self._directory.publish, self._servers[server].id, dict(prices))
         for target, spec in prices.items():
             self._prices[server, target, spec.version] = spec
 
+    async def quote(self, request: CallRequest) -> Quote:
+        """The most that the call would cost now; see `Gateway.quote`."""
+        plan, server_id = self._published(request)
+        key = request.api_key
+        record = None if key is None else await self._access.consumer(key, server_id=server_id)
+        return await self._quotes.quote(plan, request.known, None, server_id=server_id, target=request.target, record=record)
+
     async def authorize(self, request: CallRequest) -> Authorization | Replay:
         """Hold the ceiling of the call; see `Gateway.authorize`."""
-        spec = self._prices.get((request.server, request.target, request.price_version))
-        if spec is None:
-            raise NotPriced(
-                f"{request.target.name!r} has no published price of this version; nothing ran and nothing was charged"
-            )
-        record = await self._access.consumer(request.api_key, server_id=self._servers[request.server].id)
-        held = spec.ceiling()
-        if request.max_price is not None and held > request.max_price:
-            raise PriceAboveLimit(price_micros=held.micros, limit_micros=request.max_price.micros)
+        plan, server_id = self._published(request)
+        if request.api_key is None:
+            raise PaymentRequired(price_micros=plan.ceiling(request.known) or 0)
+        record = await self._access.consumer(request.api_key, server_id=server_id)
+        now = self._clock.now_us()
+        most = MAX_MICROS if request.max_price is None else request.max_price.micros
+        fixed, metered = plan.fixed_micros, None
+        if fixed is None:
+            metered = Metered(plan, request.known, counters_of(plan, server_id, request.target, now))
         hold = Hold(
-            self._ids.new(), record.part, record.owner_id, self._developer.id, record.id, held.micros, request.target.name,
-            self._clock.now_us() + HOLD_LIFE_US, key_digest(request.idempotency_key), _fingerprint(request),
+            self._ids.new(), record.part, record.owner_id, self._developer.id, record.id, fixed or 0, request.target.name,
+            now + HOLD_LIFE_US, key_digest(request.idempotency_key), _fingerprint(request), metered, most,
         )  # fmt: skip
         try:
             with anyio.move_on_after(AUTHORIZE_WITHIN_S):
-                return self._authorized(await self._async.ask(hold), request, spec)
+                return self._authorized(await self._async.ask(hold), request, plan)
         except InsufficientBalance as error:
             await self._top_ups.advise(error, record.owner_id)
             raise
@@ -103,12 +120,13 @@ class LocalGateway:
     async def capture(self, authorization: Authorization, outcome: CallOutcome) -> Settlement:
         """Charge what the call cost; see `Gateway.capture`."""
         self._writer.let_go(authorization.hold_id)
-        total = authorization.spec.quote(usage=outcome.usage).total
+        plan = authorization.plan
+        spent = Spent(plan, outcome.usage) if plan.fixed_micros is None else None
         result = outcome.stored_result if len(outcome.stored_result) <= LONGEST_RESULT else ""
         capture = Capture(
             self._ids.new(), authorization.part, authorization.hold_id, authorization.consumer_id, self._developer.id,
-            min(total, authorization.held).micros, self._fee_bps, _detail(authorization.request, outcome),
-            result, self._clock.now_us() + RESULT_LIFE_US,
+            plan.fixed_micros or 0, self._fee_bps, _detail(authorization.request, outcome),
+            result, self._clock.now_us() + RESULT_LIFE_US, spent,
         )  # fmt: skip
         return self._settlement(await self._async.ask(capture))
 
@@ -139,12 +157,21 @@ class LocalGateway:
         """Finish what is queued and let go of the ledger."""
         await anyio.to_thread.run_sync(self._on_close)
 
-    def _authorized(self, done: Done, request: CallRequest, spec: PriceSpec) -> Authorization | Replay:
+    def _published(self, request: CallRequest) -> tuple[Plan, int]:
+        """The plan that the call names, and the server's id."""
+        spec = self._prices.get((request.server, request.target, request.price_version))
+        if spec is None:
+            raise NotPriced(
+                f"{request.target.name!r} has no published price of this version; nothing ran and nothing was charged"
+            )
+        return spec.plan(request.variant), self._servers[request.server].id
+
+    def _authorized(self, done: Done, request: CallRequest, plan: Plan) -> Authorization | Replay:
         row = done.transfer
         if done.replayed:
             return Replay(self._settlement(done), json.loads(done.result) if done.result else None)
         self._writer.keep_alive(born(row))
-        return Authorization(row.id, row.part, row.consumer_id, request, spec, Money(row.amount_micros))
+        return Authorization(row.id, row.part, row.consumer_id, request, plan, Money(row.amount_micros))
 
     def _settlement(self, done: Done) -> Settlement:
         row = done.transfer
@@ -182,10 +209,12 @@ def _detail(request: CallRequest, outcome: CallOutcome) -> str:
     claims: dict[str, object] = {
         "server": request.server,
         "kind": request.target.kind,
-        "quantities": {"requests": 1, **outcome.usage},
+        "quantities": {"requests": 1, **base_quantities(outcome.usage)},
         "args_sha256": request.args_sha256,
         "result_sha256": outcome.result_sha256,
     }
+    if request.variant:
+        claims["variant"] = request.variant
     if request.idempotency_key is not None:
         claims["idempotency_key_sha256"] = hashlib.sha256(request.idempotency_key.encode()).hexdigest()
     return json.dumps(claims, separators=(",", ":"))

@@ -1,10 +1,15 @@
 """The consumer's side of a ledger in this process. Reads the journal; moves no money."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import anyio.to_thread
 
-from payre_mcp.errors import NotFound, ReceiptInvalid
+from payre_mcp.directory import Directory, Listing
+from payre_mcp.errors import InvalidRequest, NotFound, ReceiptInvalid
 from payre_mcp.gateway.access import Access
-from payre_mcp.gateway.base import Balance, ChargePage, ChargeView, TopUpView
+from payre_mcp.gateway.base import Balance, ChargePage, ChargeView, QuoteView, TopUpView
+from payre_mcp.gateway.quotes import Quotes
 from payre_mcp.gateway.statement import Statements
 from payre_mcp.gateway.top_ups import TopUps
 from payre_mcp.ids import format_id, parse_id
@@ -12,6 +17,9 @@ from payre_mcp.keys import Mode
 from payre_mcp.ledger.model import CHARGES
 from payre_mcp.ledger.store import Journal
 from payre_mcp.money import Money
+from payre_mcp.pricing import Target
+from payre_mcp.pricing.describe import price_sentence
+from payre_mcp.pricing.quote import known_of
 from payre_mcp.receipts import Receipt
 
 _PAGE = 100
@@ -20,9 +28,19 @@ _PAGE = 100
 class LocalWallet:
     """`Wallet` over a ledger of this process."""
 
-    def __init__(self, *, access: Access, journal: Journal, statements: Statements, top_ups: TopUps, mode: Mode) -> None:
-        self._access, self._journal, self._statements, self._top_ups = access, journal, statements, top_ups
-        self._mode = mode
+    def __init__(
+        self,
+        *,
+        access: Access,
+        journal: Journal,
+        directory: Directory,
+        statements: Statements,
+        top_ups: TopUps,
+        quotes: Quotes,
+        mode: Mode,
+    ) -> None:
+        self._access, self._journal, self._directory = access, journal, directory
+        self._statements, self._top_ups, self._quotes, self._mode = statements, top_ups, quotes, mode
 
     async def get_balance(self, api_key: str) -> Balance:
         """Balance, held and available."""
@@ -65,6 +83,37 @@ class LocalWallet:
         if row is None or row.kind not in CHARGES or row.consumer_id != record.owner_id:
             raise NotFound("no such charge of this account")
         return self._statements.charge(row)
+
+    async def quote_price(
+        self,
+        api_key: str,
+        target: Target,
+        *,
+        server: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        usage: Mapping[str, object] | None = None,
+    ) -> QuoteView:
+        """What a call would cost this consumer now."""
+        record = await self._access.live_consumer(api_key)
+        listing = await self._listing(target, server)
+        plan = listing.spec.plan_of(arguments)
+        known = known_of(plan, arguments)
+        quote = await self._quotes.quote(plan, known, usage, server_id=listing.server.id, target=target, record=record)
+        return QuoteView(listing.server.name, target, price_sentence(listing.spec), quote)
+
+    async def _listing(self, target: Target, server: str | None) -> Listing:
+        """The one current price that is meant."""
+        found = await anyio.to_thread.run_sync(self._directory.listings, target)
+        meant = [listing for listing in found if server in (None, listing.server.name)]
+        if not meant:
+            known = f"; {', '.join(listing.server.name for listing in found)} has" if found else ""
+            raise NotFound(
+                f"no server {server or ''} has a price for the {target.kind} {target.name!r}{known}".replace("  ", " ")
+            )
+        if len(meant) > 1:
+            names = ", ".join(listing.server.name for listing in meant)
+            raise InvalidRequest(f"several servers have a price for the {target.kind} {target.name!r}: {names}. Name one of them")
+        return meant[0]
 
     async def verify_receipt(self, api_key: str, receipt: str) -> Receipt:
         """What a receipt of this consumer says."""

@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from payre_mcp.clock import US_PER_S
+from payre_mcp.ledger.metering import MOST_COUNTED, adds_up, captured_by, origin, reserved_by
 from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Account, Kind, OpenHold, Transfer, born
 
 OVERDUE_US = 60 * US_PER_S
 """A hold may outlive its time by one sweep; after this it counts as stuck."""
 
 _SHOWN = 20
+
+UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError)
+"""What reading the terms of a damaged or forged row may raise."""
 
 
 class AuditSource(Protocol):
@@ -34,6 +38,10 @@ class AuditSource(Protocol):
 
     def open_holds(self) -> Iterable[OpenHold]:
         """Every hold that has not ended."""
+        ...
+
+    def counters(self) -> Iterable[tuple[int, int, str, int, int, int]]:
+        """(part, consumer, name, start of the window, captured, reserved) of every counter."""
         ...
 
     def unbalanced_postings(self) -> list[tuple[int, int]]:
@@ -84,6 +92,8 @@ class _Facts(NamedTuple):
     consumer_id: int
     developer_id: int
     held_micros: int
+    origin: str
+    """What a metered hold was priced by."""
 
 
 Place = tuple[int, int]
@@ -105,6 +115,7 @@ class _Auditor:
         self.refunds: dict[Place, list[Transfer]] = {}
         self.statements: defaultdict[Place, int] = defaultdict(int)
         self.paid_keys: set[tuple[int, int, int, str]] = set()
+        self.captured: defaultdict[tuple[int, int, str, int], int] = defaultdict(int)
 
     def read(self, row: Transfer) -> None:
         self.report.transfers += 1
@@ -139,10 +150,21 @@ class _Auditor:
             self.broken(f"charge {row.id} has fee {row.fee_micros} of {row.amount_micros} at {row.fee_bps} bps")
         if not row.detail:
             self.broken(f"charge {row.id} has no receipt")
+        if row.terms:
+            self.metered(row)
         if row.kind == Kind.CHARGE and row.ref_id:
             if (row.part, row.ref_id) in self.late:
                 self.broken(f"late charge {row.id} charges hold {row.ref_id} again")
             self.late[row.part, row.ref_id] = row.amount_micros
+
+    def metered(self, row: Transfer) -> None:
+        try:
+            for move in captured_by(row.terms):
+                self.captured[row.part, row.consumer_id, move.name, move.window_start] += move.captured
+            if not adds_up(row.amount_micros, row.terms):
+                self.broken(f"charge {row.id} is not what its lines add up to")
+        except UNREADABLE:
+            self.broken(f"charge {row.id} has terms that cannot be read")
 
     def refund(self, row: Transfer) -> None:
         self.balances[row.part, row.consumer_id] += row.amount_micros
@@ -161,7 +183,7 @@ class _Auditor:
         self.held[row.part, row.consumer_id] += row.amount_micros
         if place in self.open and self.open[place]._replace(expires_at=0) != born(row)._replace(expires_at=0):
             self.broken(f"the open hold {row.id} differs from its row in the journal")
-        facts = _Facts(row.consumer_id, row.developer_id, row.amount_micros)
+        facts = self.facts(row, row.amount_micros)
         if (end := self.ends.pop(place, None)) is None:
             self.holds[place] = facts
         elif end != facts:
@@ -170,7 +192,7 @@ class _Auditor:
     def end(self, row: Transfer) -> None:
         place = (row.part, row.ref_id)
         self.held[row.part, row.consumer_id] -= row.held_micros
-        facts = _Facts(row.consumer_id, row.developer_id, row.held_micros)
+        facts = self.facts(row, row.held_micros)
         if row.amount_micros > row.held_micros:
             self.broken(f"transfer {row.id} does not fit its hold {row.ref_id}: it takes more than was held")
         if row.kind == Kind.EXPIRE:
@@ -182,6 +204,12 @@ class _Auditor:
             self.broken(f"transfer {row.id} ends hold {row.ref_id}, which ended before")
         elif hold is None:
             self.ends[place] = facts
+
+    def facts(self, row: Transfer, held_micros: int) -> _Facts:
+        try:
+            return _Facts(row.consumer_id, row.developer_id, held_micros, origin(row.terms))
+        except UNREADABLE:
+            return _Facts(row.consumer_id, row.developer_id, held_micros, "cannot be read")
 
     def pay_key(self, row: Transfer) -> None:
         key = (row.part, row.consumer_id, row.developer_id, row.key)
@@ -206,6 +234,7 @@ class _Auditor:
         self.compare_holds()
         self.compare_accounts(source)
         self.compare_earnings(source)
+        self.compare_counters(source)
         for part, transfer_id in source.unbalanced_postings():
             self.broken(f"the postings of transfer {transfer_id} in part {part} do not sum to zero")
         if not source.append_only():
@@ -252,6 +281,21 @@ class _Auditor:
                 self.broken(f"developer {developer_id}: earnings or fees differ from the sum of their rows")
         if any(self.earned.values()) or any(self.fees.values()):
             self.broken("the journal pays a developer who has no earnings")
+
+    def compare_counters(self, source: AuditSource) -> None:
+        reserved: defaultdict[tuple[int, int, str, int], int] = defaultdict(int)
+        for hold in self.open.values():
+            try:
+                for move in reserved_by(hold.terms):
+                    reserved[hold.part, hold.consumer_id, move.name, move.window_start] += move.reserved
+            except UNREADABLE:
+                self.broken(f"hold {hold.id} has terms that cannot be read")
+        for part, consumer_id, name, start, captured, held in source.counters():
+            counter = (part, consumer_id, name, start)
+            if (captured, held) != (min(self.captured.pop(counter, 0), MOST_COUNTED), reserved.pop(counter, 0)):
+                self.broken(f"consumer {consumer_id}: the counter {name} differs from the sum of its calls")
+        if any(self.captured.values()) or any(reserved.values()):
+            self.broken("the journal counts usage that no counter holds")
 
     def broken(self, sentence: str) -> None:
         if len(self.report.violations) < _SHOWN:

@@ -4,7 +4,7 @@ Commands are judged in order and each on its own: what one command changed, the 
 nothing behind. So a batch ends exactly where its commands one by one would have ended.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from payre_mcp.errors import (
@@ -18,8 +18,10 @@ from payre_mcp.errors import (
     InvalidRequest,
     NotFound,
     PayreError,
+    PriceAboveLimit,
     RefundExceedsCharge,
 )
+from payre_mcp.ledger.metering import Move, captured_by, price_capture, price_hold, released_by, reserved_by
 from payre_mcp.ledger.model import (
     CHARGES,
     HOLD_ENDS,
@@ -91,16 +93,26 @@ class _Judge:
             if not isinstance(attempt, int):
                 return attempt
             slot = attempt
-        if refusal := self.amount_refusal(command):
+        amount, terms = command.amount_micros, ""
+        if command.metered is not None:
+            try:
+                amount, terms = price_hold(command.metered, command.consumer_id, self.state.counters)
+            except PayreError as refusal:
+                return refusal
+        if amount > command.max_micros:
+            return PriceAboveLimit(price_micros=amount, limit_micros=command.max_micros)
+        if refusal := self.amount_refusal(command.consumer_id, amount):
             return refusal
         row: Transfer = made_of(Transfer, (
-            command.part, command.id, _HOLD, command.consumer_id, command.developer_id, 0, command.amount_micros, 0, 0, 0,
-            command.key, slot, command.fingerprint, command.api_key_id, command.tool, self.now, command.expires_at, "", 0,
+            command.part, command.id, _HOLD, command.consumer_id, command.developer_id, 0, amount, 0, 0, 0,
+            command.key, slot, command.fingerprint, command.api_key_id, command.tool, self.now, command.expires_at, "", 0, terms,
         ))  # fmt: skip
         hold = born(row)
         self.state.holds[command.id] = hold
         self.out.opened.append(hold)
-        return self.write(row, 0, command.amount_micros)
+        if terms:
+            self.count(row, reserved_by(terms))
+        return self.write(row, 0, amount)
 
     def charge(self, command: Charge) -> Answer:
         if refusal := self.key_refusal(command):
@@ -109,11 +121,11 @@ class _Judge:
             attempt = self.attempt(command)
             if not isinstance(attempt, int):
                 return attempt
-        if refusal := self.amount_refusal(command):
+        if refusal := self.amount_refusal(command.consumer_id, command.amount_micros):
             return refusal
         return self.write_charge(
             command, _CHARGE, command.consumer_id, command.developer_id,
-            command.key, command.fingerprint, command.api_key_id, command.tool,
+            command.key, command.fingerprint, command.api_key_id, command.tool, command.amount_micros,
         )  # fmt: skip
 
     def capture(self, command: Capture) -> Answer:
@@ -122,12 +134,13 @@ class _Judge:
             return self.late_capture(command)
         if (hold.consumer_id, hold.developer_id) != (command.consumer_id, command.developer_id):
             return HoldUnknown("no such hold of this consumer and developer; nothing was charged")
-        if not 0 <= command.amount_micros <= hold.amount_micros:
-            return CaptureExceedsHold("a capture is at most what was held; nothing was charged and the hold stands")
+        priced = self.priced(command, hold.amount_micros, hold.terms)
+        if isinstance(priced, PayreError):
+            return priced
         self.close(hold)
         return self.write_charge(
             command, _CAPTURE, hold.consumer_id, hold.developer_id,
-            hold.key, hold.fingerprint, hold.api_key_id, hold.tool, hold.id, hold.amount_micros,
+            hold.key, hold.fingerprint, hold.api_key_id, hold.tool, *priced, hold.id, hold.amount_micros,
         )  # fmt: skip
 
     def late_capture(self, command: Capture) -> Answer:
@@ -139,21 +152,33 @@ class _Judge:
             return self.replay(end)
         if end.kind == Kind.VOID:
             return HoldNotOpen("this hold was voided; nothing was charged")
-        if not 0 <= command.amount_micros <= end.held_micros:
-            return CaptureExceedsHold("a capture is at most what was held; nothing was charged")
         if late := self.state.late_charges.get(command.hold_id):
             return self.replay(late)
+        priced = self.priced(command, end.held_micros, end.terms)
+        if isinstance(priced, PayreError):
+            return priced
         if end.key and not isinstance(self.attempt(end), int):
             return HoldNotOpen("this hold expired and its idempotency key was used again since; nothing was charged")
         account = self.state.accounts[command.consumer_id]
-        if account.available_micros < command.amount_micros:
+        if account.available_micros < priced[0]:
             return HoldNotOpen("this hold expired and its money was spent meanwhile; nothing was charged")
         done = self.write_charge(
             command, _CHARGE, end.consumer_id, end.developer_id,
-            end.key, end.fingerprint, end.api_key_id, end.tool, end.ref_id,
+            end.key, end.fingerprint, end.api_key_id, end.tool, *priced, end.ref_id,
         )  # fmt: skip
         self.state.late_charges[command.hold_id] = done.transfer
         return done
+
+    def priced(self, command: Capture, held: int, terms: str) -> tuple[int, str] | PayreError:
+        """What a capture charges and the terms of its row, or why it cannot be."""
+        if command.spent is not None or terms:
+            try:
+                return price_capture(command.spent, held, terms)
+            except PayreError as refusal:
+                return refusal
+        if not 0 <= command.amount_micros <= held:
+            return CaptureExceedsHold("a capture is at most what was held; nothing was charged")
+        return command.amount_micros, ""
 
     def void(self, command: Void) -> Answer:
         return self.release(command, Kind.VOID)
@@ -177,6 +202,7 @@ class _Judge:
         row = self.row(
             command, kind, hold.consumer_id, hold.developer_id, hold.amount_micros, ref_id=hold.id, held=hold.amount_micros,
             key=hold.key, slot=-hold.slot, fingerprint=hold.fingerprint, api_key_id=hold.api_key_id, tool=hold.tool,
+            terms=hold.terms,
         )  # fmt: skip
         return self.write(row, 0, -hold.amount_micros)
 
@@ -242,15 +268,12 @@ class _Judge:
             return InvalidApiKey("this Payre key is revoked or expired; nothing ran and nothing was charged")
         return None
 
-    def amount_refusal(self, command: Hold | Charge) -> PayreError | None:
-        account = self.state.accounts[command.consumer_id]
-        if command.amount_micros < 0:
+    def amount_refusal(self, consumer_id: int, amount: int) -> PayreError | None:
+        available = self.state.accounts[consumer_id].available_micros
+        if amount < 0:
             return InvalidRequest("an amount is zero or more; nothing was charged")
-        short = command.amount_micros - account.available_micros
-        if short > 0:
-            return InsufficientBalance(
-                price_micros=command.amount_micros, balance_micros=account.available_micros, shortfall_micros=short
-            )
+        if amount > available:
+            return InsufficientBalance(price_micros=amount, balance_micros=available, shortfall_micros=amount - available)
         return None
 
     def paid(self, consumer_id: int, developer_id: int, key: str) -> Transfer | None:
@@ -265,15 +288,18 @@ class _Judge:
 
     def write_charge(
         self, command: Capture | Charge, kind: int, consumer_id: int, developer_id: int, key: str, fingerprint: str,
-        api_key_id: int, tool: str, ref_id: int = 0, held: int = 0,
+        api_key_id: int, tool: str, amount: int, terms: str = "", ref_id: int = 0, held: int = 0,
     ) -> Done:  # fmt: skip
-        amount, fee_bps = command.amount_micros, command.fee_bps
+        fee_bps = command.fee_bps
         fee, net = split_fee(amount, fee_bps)
         part, charge_id = command.part, command.id
         row: Transfer = made_of(Transfer, (
             part, charge_id, kind, consumer_id, developer_id, ref_id, amount, fee, fee_bps, held,
             key, 0, fingerprint, api_key_id, tool, self.now, 0, command.detail, self.state.accounts[consumer_id].last_charge_id,
+            terms,
         ))  # fmt: skip
+        if terms:
+            self.count(row, captured_by(terms))
         earnings, owner = self.out.earnings, (part, developer_id)
         earned, fees = earnings.get(owner, _ZERO)
         earnings[owner] = (earned + net, fees + fee)
@@ -289,11 +315,11 @@ class _Judge:
     def row(
         self, command: Any, kind: Kind, consumer_id: int, developer_id: int, amount: int, *,
         ref_id: int = 0, fee: int = 0, fee_bps: int = 0, held: int = 0, key: str = "", slot: int = 0,
-        fingerprint: str = "", api_key_id: int = 0, tool: str = "", expires_at: int = 0, detail: str = "",
+        fingerprint: str = "", api_key_id: int = 0, tool: str = "", terms: str = "",
     ) -> Transfer:  # fmt: skip
         return Transfer(
             command.part, command.id, kind.value, consumer_id, developer_id, ref_id, amount, fee, fee_bps, held,
-            key, slot, fingerprint, api_key_id, tool, self.now, expires_at, detail,
+            key, slot, fingerprint, api_key_id, tool, self.now, 0, "", 0, terms,
         )  # fmt: skip
 
     def write(self, row: Transfer, balance: int, held: int) -> Done:
@@ -321,6 +347,17 @@ class _Judge:
     def close(self, hold: OpenHold) -> None:
         del self.state.holds[hold.id]
         self.out.closed.append((hold.part, hold.id))
+        if hold.terms:
+            self.count(hold, released_by(hold.terms))
+
+    def count(self, owner: OpenHold | Transfer, moves: Iterable[Move]) -> None:
+        """Move the counters of the owner's consumer."""
+        part, consumer_id = owner.part, owner.consumer_id
+        for name, start, captured, reserved in moves:
+            known = self.state.counters.get((consumer_id, name, start), _ZERO)
+            self.state.counters[consumer_id, name, start] = (known[0] + captured, known[1] + reserved)
+            delta = self.out.counters.get((part, consumer_id, name, start), _ZERO)
+            self.out.counters[part, consumer_id, name, start] = (delta[0] + captured, delta[1] + reserved)
 
     def earn(self, row: Transfer, sign: int) -> None:
         owner = (row.part, row.developer_id)

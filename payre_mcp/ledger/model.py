@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, cast
 
+from payre_mcp.money import MAX_MICROS
+from payre_mcp.pricing import Plan, Usage
+
 MAX_BALANCE_MICROS = 10**12
 """A million dollars: the most one account may hold, so that no sum of accounts overflows 64 bits."""
 
@@ -74,6 +77,8 @@ class Transfer(NamedTuple):
     """JSON of the receipt's claims that no column holds; only on charges."""
     prev_id: int = 0
     """On a charge, the consumer's charge before it: their statement is a chain, and needs no index that grows at random."""
+    terms: str = ""
+    """JSON of how a metered hold or charge was priced, see `payre_mcp.ledger.metering`; empty for a fixed price."""
 
 
 class Account(NamedTuple):
@@ -105,13 +110,14 @@ class OpenHold(NamedTuple):
     api_key_id: int
     tool: str
     expires_at: int
+    terms: str = ""
 
 
 def born(row: Transfer) -> OpenHold:
     """The open hold that a hold's journal row makes."""
     return OpenHold(
         row.part, row.id, row.consumer_id, row.developer_id, row.amount_micros, row.key, row.slot,
-        row.fingerprint, row.api_key_id, row.tool, row.expires_at,
+        row.fingerprint, row.api_key_id, row.tool, row.expires_at, row.terms,
     )  # fmt: skip
 
 
@@ -121,6 +127,23 @@ class KeyState(NamedTuple):
     id: int
     revoked_at: int
     expires_at: int
+
+
+class Metered(NamedTuple):
+    """How to price a hold whose amount depends on the call or on what was used before it."""
+
+    plan: Plan
+    known: Usage
+    """What is known of the call before it runs."""
+    counters: tuple[tuple[str, int], ...]
+    """(name, start of the window) of each of the plan's counters, in order."""
+
+
+class Spent(NamedTuple):
+    """What a metered call used, to be priced under the terms of its hold."""
+
+    plan: Plan
+    usage: Usage
 
 
 class TopUp(NamedTuple):
@@ -134,7 +157,10 @@ class TopUp(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """Set aside the most that a call may cost. With a `key`, a second use finds the first: replay or conflict."""
+    """Set aside the most that a call may cost. With a `key`, a second use finds the first: replay or conflict.
+
+    With `metered` the ledger computes the amount, under the same lock that it reads the counters with.
+    """
 
     id: int
     part: int
@@ -146,12 +172,16 @@ class Hold(NamedTuple):
     expires_at: int
     key: str = ""
     fingerprint: str = ""
+    metered: Metered | None = None
+    max_micros: int = MAX_MICROS
+    """The caller's own limit: a hold above it is refused, never lowered."""
 
 
 class Capture(NamedTuple):
     """End a hold with a charge of `amount_micros`, at most the held amount.
 
     A hold that expired meanwhile becomes a late charge if the money is there. `result` is kept for replays of the key.
+    The capture of a metered hold says what was `spent`, and the ledger computes the amount.
     """
 
     id: int
@@ -164,6 +194,7 @@ class Capture(NamedTuple):
     detail: str
     result: str = ""
     result_expires_at: int = 0
+    spent: Spent | None = None
 
 
 class Void(NamedTuple):

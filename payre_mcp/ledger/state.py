@@ -26,6 +26,10 @@ Answer = Done | Extended | PayreError
 """What a caller is told: done, or the error to raise."""
 
 
+CounterKey = tuple[int, str, int]
+"""(consumer, name, start of the window)."""
+
+
 class Needs(NamedTuple):
     """What a batch must have loaded before it can be judged; every list may hold an id that does not exist."""
 
@@ -38,11 +42,13 @@ class Needs(NamedTuple):
     """Charges to refund, with what was refunded of them before."""
     written: list[int]
     """Ids that this batch may have written in an earlier try whose outcome is unknown."""
+    counters: list[CounterKey]
+    """Counters that prices of this batch depend on."""
 
 
 def needs(batch: Sequence[Command], *, repeated: bool = False) -> Needs:
     """What `decide` will look up for this batch. `repeated`: an earlier try may have been committed after all."""
-    out = Needs([], [], [], [], [], [])
+    out = Needs([], [], [], [], [], [], [])
     for command in batch:
         out.accounts.append(command.consumer_id)
         match command:
@@ -50,6 +56,8 @@ def needs(batch: Sequence[Command], *, repeated: bool = False) -> Needs:
                 out.api_keys.append(command.api_key_id)
                 if command.key:
                     out.keys.append((command.consumer_id, command.developer_id, command.key))
+                if isinstance(command, Hold) and command.metered:
+                    out.counters.extend((command.consumer_id, name, start) for name, start in command.metered.counters)
             case Capture() | Void() | Expire() | Extend():
                 out.holds.append(command.hold_id)
             case TopUp():
@@ -85,6 +93,8 @@ class State:
     """The whole history of an idempotency key, by (consumer, developer, key), in order of id."""
     results: dict[int, tuple[str, int]] = field(default_factory=_DICT)
     """Stored results, each with the end of its time, by capture id."""
+    counters: dict[CounterKey, tuple[int, int]] = field(default_factory=_DICT)
+    """(captured, reserved by open holds) of each counter that has a row."""
 
 
 @dataclass(slots=True)
@@ -103,6 +113,8 @@ class Decision:
     """(earned, fees) deltas by (part, developer)."""
     results: list[tuple[int, int, str, int]] = field(default_factory=_LIST)
     """(part, capture id, body, expires_at)."""
+    counters: dict[tuple[int, int, str, int], tuple[int, int]] = field(default_factory=_DICT)
+    """(captured, reserved) deltas by (part, consumer, name, start of the window)."""
     answers: list[Answer] = field(default_factory=_LIST)
 
     @property

@@ -1,5 +1,6 @@
 """The ports to a database: `Store` writes, one transaction per batch; `Journal` reads beside it."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from payre_mcp.ledger.model import Account, OpenHold, Transfer
@@ -66,6 +67,10 @@ class Journal(Protocol):
 
     def paid(self, part: int, consumer_id: int, developer_id: int, key: str) -> Transfer | None:
         """What an idempotency key moved for good, if it did."""
+        ...
+
+    def counters(self, part: int, consumer_id: int, counters: Sequence[tuple[str, int]]) -> list[int]:
+        """Units captured and reserved of each of these (name, start of the window), in order."""
         ...
 
     def charges(self, part: int, consumer_id: int, *, before: int, limit: int) -> list[Transfer]:

@@ -1,41 +1,106 @@
-"""Reading a price in every form that `price=` takes, into one `PriceSpec`.
+"""Every form of `price=`, into one `PriceSpec`: dollars, a mapping in the shape of a price file, YAML text, or `Price`."""
 
-A price text or number, a `PriceSpec`, or a mapping in the shape of a price file's entry. An unknown key is an error,
-because a typing mistake must never make a tool free.
-"""
-
-import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack
 
 from payre_mcp.errors import PriceSpecInvalid, Problem
-from payre_mcp.money import AmountSource, InvalidAmount, Money
-from payre_mcp.pricing.spec import Dimension, PriceSpec, Tier
+from payre_mcp.money import AmountSource
+from payre_mcp.pricing.document import read_yaml
+from payre_mcp.pricing.entry import DEFAULT_CEILING, Defaults, read_entry
+from payre_mcp.pricing.reader import Reader
+from payre_mcp.pricing.spec import PriceSpec
 
 PriceSource = AmountSource | PriceSpec | Mapping[str, Any]
-"""What `price=` takes: dollars as text or number, a spec from `Price`, or a mapping."""
+"""What `price=` takes: dollars as text or number, a spec from `Price`, or a mapping in the shape of a price file's entry."""
 
-_ENTRY_KEYS = ("price", "metering", "dimensions", "description", "notes")
-_METERING_KEYS = ("dimensions",)
-_DIMENSION_KEYS = ("direction", "unit", "scale", "tiers", "price_usd", "notes")
-_TIER_KEYS = ("price_usd", "notes")
+
+class Metering(TypedDict, total=False):
+    """What every builder of `Price` takes besides, by the names of the price file."""
+
+    max_price_usd: AmountSource
+    min_price_usd: AmountSource
+    missing_usage: str
+    usage_preset: str
+    counter: Mapping[str, str]
+    free_quota: Mapping[str, Any]
+    splits: Sequence[Mapping[str, Any]]
 
 
 class Price:
-    """Builders of price specs."""
+    """Builders of price specs. All raise `PriceSpecInvalid` for what is no price, with every problem in it."""
 
     @staticmethod
-    def per_call(amount: AmountSource) -> PriceSpec:
+    def per_call(amount: AmountSource, **metering: Unpack[Metering]) -> PriceSpec:
         """A fixed price for every successful call.
 
-        Raises:
-            PriceSpecInvalid: `amount` is not an exact amount of dollars, zero or more.
+        >>> Price.per_call("0.005").ceiling()
+        Money(micros=5000)
         """
-        return load_price(amount)
+        return load_price({"dimensions": [{"unit": "requests", "price_usd": amount}], **metering})
+
+    @staticmethod
+    def per(
+        unit: str,
+        scale: int = 1,
+        usage: AmountSource | None = None,
+        *,
+        input: AmountSource | None = None,  # noqa: A002 - the word of the trade
+        output: AmountSource | None = None,
+        max_units: int | Mapping[str, int] | None = None,
+        **metering: Unpack[Metering],
+    ) -> PriceSpec:
+        """A price for every `scale` units, of the call as a whole or by direction; pro rata, never whole blocks.
+
+        `max_units` bounds one call for its hold: one number, or one for each of `usage`, `input`, `output`.
+
+        >>> price = Price.per("tokens", 1_000_000, input="0.50", output="1.50")
+        >>> price.quote(usage={"input.tokens": 800, "output.tokens": 200}).total
+        Money(micros=700)
+        """
+        dimensions: list[dict[str, Any]] = []
+        for direction, amount in (("usage", usage), ("input", input), ("output", output)):
+            if amount is not None:
+                most = max_units.get(direction) if isinstance(max_units, Mapping) else max_units
+                bound = {} if most is None else {"max_units": most}
+                dimensions.append({"direction": direction, "unit": unit, "scale": scale, "price_usd": amount, **bound})
+        return load_price({"dimensions": dimensions, **metering})
+
+    @staticmethod
+    def tiered(
+        unit: str,
+        tiers: Sequence[tuple[int | None, AmountSource]],
+        *,
+        scale: int = 1,
+        direction: str = "usage",
+        tiering: str = "volume",
+        max_units: int | None = None,
+        **metering: Unpack[Metering],
+    ) -> PriceSpec:
+        """A price by what the consumer used before: (`up_to`, price) in order, the last with None.
+
+        >>> Price.tiered("requests", [(1_000, "0.01"), (None, "0.002")]).quote(used_before={"requests": 1_000}).total
+        Money(micros=2000)
+        """
+        steps = [{"price_usd": price} if up_to is None else {"up_to": up_to, "price_usd": price} for up_to, price in tiers]
+        dimension = {"direction": direction, "unit": unit, "scale": scale, "tiering": tiering, "tiers": steps}
+        bound = {} if max_units is None else {"max_units": max_units}
+        return load_price({"dimensions": [{**dimension, **bound}], **metering})
+
+    @staticmethod
+    def variants(param: str, prices: Mapping[str, PriceSource], **metering: Unpack[Metering]) -> PriceSpec:
+        """A price by the value of an argument, named by a dotted path; the value `default` stands for all others.
+
+        >>> Price.variants("model", {"fast": "0.01", "pro": "0.10"}).quote({"model": "pro"}).total
+        Money(micros=100000)
+        """
+        variants = [{"param": param, "value": value, "dimensions": _dimensions(value, price)} for value, price in prices.items()]
+        return load_price({"variants": variants, **metering})
 
 
 def load_price(source: PriceSource) -> PriceSpec:
     """Read one price. Exact: nothing is rounded, and a float counts as the decimal it prints as.
+
+    A text with a colon or a line break is YAML of one entry (`metering: ...`); any other is dollars.
 
     >>> load_price("$0.005").ceiling()
     Money(micros=5000)
@@ -45,85 +110,25 @@ def load_price(source: PriceSource) -> PriceSpec:
     """
     if isinstance(source, PriceSpec):
         return source
-    reader = _Reader()
-    spec = reader.entry(source)
-    if reader.problems:
-        raise PriceSpecInvalid(reader.problems)
+    if isinstance(source, str) and (":" in source or "\n" in source):
+        document = read_yaml(source)
+        reader, data, path = Reader(document), document.data, ""
+        if data is None:
+            reader.check()
+    else:
+        reader, data, path = Reader(), source, "price"
+    spec = read_entry(reader, data, path, Defaults())
+    reader.check()
     return spec
 
 
-class _Reader:
-    """Walks a source and collects every problem before anyone is told."""
-
-    def __init__(self) -> None:
-        self.problems: list[Problem] = []
-
-    def entry(self, source: object) -> PriceSpec:
-        if not isinstance(source, Mapping):
-            return _per_call(self.amount(source, "price"))
-        entry = self.mapping(cast("object", source), "price", _ENTRY_KEYS)
-        forms = [name for name in ("price", "metering", "dimensions") if name in entry]
-        if len(forms) != 1:
-            self.problem("entry_invalid", "price", "give exactly one of price, metering, dimensions")
-            return _per_call(Money(0))
-        if forms == ["price"]:
-            return _per_call(self.amount(entry["price"], "price.price"))
-        if forms == ["metering"]:
-            return self.metering(entry["metering"], "price.metering")
-        return self.dimensions(entry["dimensions"], "price.dimensions")
-
-    def metering(self, source: object, path: str) -> PriceSpec:
-        metering = self.mapping(source, path, _METERING_KEYS)
-        return self.dimensions(metering.get("dimensions"), f"{path}.dimensions")
-
-    def dimensions(self, source: object, path: str) -> PriceSpec:
-        items = self.items(source)
-        if len(items) != 1:
-            self.problem("dimensions_missing", path, "a fixed price has one dimension: {unit: requests, price_usd: 0.01}")
-            return _per_call(Money(0))
-        return self.dimension(items[0], f"{path}[0]")
-
-    def dimension(self, source: object, path: str) -> PriceSpec:
-        dimension = self.mapping(source, path, _DIMENSION_KEYS)
-        for key, only in (("direction", "usage"), ("unit", "requests"), ("scale", 1)):
-            value = dimension.get(key, None if key == "unit" else only)
-            if type(value) is not type(only) or value != only:
-                self.problem("unsupported_field", f"{path}.{key}", f"a fixed price has {key} {only!r}, not {value!r}")
-        if "tiers" in dimension:
-            tiers = self.items(dimension["tiers"])
-            if len(tiers) != 1 or "price_usd" in dimension:
-                self.problem("tiers_empty", f"{path}.tiers", "a fixed price has one tier: [{price_usd: 0.01}]")
-                return _per_call(Money(0))
-            path = f"{path}.tiers[0]"
-            dimension = self.mapping(tiers[0], path, _TIER_KEYS)
-        return _per_call(self.amount(dimension.get("price_usd"), f"{path}.price_usd"))
-
-    def amount(self, source: object, path: str) -> Money:
-        try:
-            return Money.parse(cast("str", source))
-        except InvalidAmount as error:
-            self.problem(error.code, path, str(error))
-            return Money(0)
-
-    def mapping(self, source: object, path: str, known: Sequence[str]) -> Mapping[str, Any]:
-        if not isinstance(source, Mapping):
-            self.problem("entry_invalid", path, f"a mapping with {', '.join(known)} belongs here, not {source!r:.80}")
-            return {}
-        mapping = cast("Mapping[object, Any]", source)
-        for key in mapping:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
-                self.problem("unknown_key", path, f"unknown key {str(key)[:80]!r}{hint}")
-        return cast("Mapping[str, Any]", mapping)
-
-    @staticmethod
-    def items(source: object) -> list[object]:
-        return list(cast("Sequence[object]", source)) if isinstance(source, list | tuple) else []
-
-    def problem(self, code: str, path: str, message: str) -> None:
-        self.problems.append(Problem(code, path, message))
-
-
-def _per_call(amount: Money) -> PriceSpec:
-    return PriceSpec((Dimension(unit="requests", tiers=(Tier(amount),)),))
+def _dimensions(value: str, price: PriceSource) -> Sequence[Mapping[str, Any]]:
+    """The dimensions of a variant's price; what else a price says holds for all variants and stands beside them."""
+    shape = load_price(price).canonical()
+    if shape.get("max_price_usd") == DEFAULT_CEILING.usd:
+        del shape["max_price_usd"]
+    if shape.keys() != {"dimensions"}:
+        more = ", ".join(sorted(shape.keys() - {"dimensions"}))
+        message = f"a variant has dimensions alone; say {more} beside the variants"
+        raise PriceSpecInvalid([Problem("variant_invalid", f"price.variants.{value[:80]}", message)])
+    return shape["dimensions"]

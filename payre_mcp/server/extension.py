@@ -1,29 +1,39 @@
 """`Payre`: metering for an MCP server, as an extension, as a middleware, or installed on a server that exists."""
 
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
-from mcp.server.extension import Extension
+from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver import MCPServer
-from mcp_types import CallToolRequestParams
+from mcp_types import CallToolRequestParams, RequestParams
 
+from payre_mcp.clock import Clock, SystemClock
 from payre_mcp.connection import connect
-from payre_mcp.errors import PayreError, PayreUnavailable, PriceSpecInvalid, Problem
+from payre_mcp.errors import PayreError, PayreUnavailable
 from payre_mcp.gateway.base import Gateway
-from payre_mcp.pricing import PriceSource, PriceSpec, Target, load_price
+from payre_mcp.pricing import PriceSpec, Target
 from payre_mcp.receipts import KeyRing
 from payre_mcp.server.host import Host
 from payre_mcp.server.middleware import Metering
+from payre_mcp.server.prices import PricingSource
 from payre_mcp.settings import load_settings
 
 
+class QuoteParams(RequestParams):
+    """What `payre/quote` asks: the price of a call of this tool, prompt or resource with these arguments."""
+
+    name: str
+    kind: Literal["tool", "resource", "prompt"] = "tool"
+    arguments: dict[str, Any] | None = None
+
+
 class Payre(Extension):
-    """Prices for the tools of one MCP server, and the ledger that charges for them.
+    """Prices for what one MCP server offers, and the ledger that charges for them.
 
     With neither `url` nor `gateway` the settings say where the ledger is, by default a test ledger in the user's data
     folder. It is opened when the server starts, never at import.
@@ -40,37 +50,30 @@ class Payre(Extension):
         self,
         url: str | None = None,
         *,
-        prices: Mapping[str, PriceSource] | None = None,
+        prices: PricingSource | None = None,
         gateway: Gateway | None = None,
         server_name: str = "mcp-server",
         in_description: bool = True,
+        clock: Clock | None = None,
     ) -> None:
         self._url, self._gateway, self._lent = url, gateway, gateway is not None
         self._published: dict[Target, PriceSpec] = {}
         self._users = 0
         self._opening = anyio.Lock()
-        self.metering = Metering(self, server_name=server_name, in_description=in_description)
-        self.pricing(prices or {})
+        self.metering = Metering(self, server_name=server_name, in_description=in_description, clock=clock or SystemClock())
+        if prices is not None:
+            self.pricing(prices)
 
-    def pricing(self, prices: Mapping[str, PriceSource]) -> None:
-        """Give tools their prices, by name. All problems are reported together and then nothing is taken over.
+    def pricing(self, prices: PricingSource) -> None:
+        """Give tools, resources and prompts their prices: by name, or from a price file, which is read once and now.
+
+        Names are those of tools, or `resource:<uri>` and `prompt:<name>`. All problems are reported together and then
+        nothing is taken over.
 
         Raises:
-            PriceSpecInvalid: A price cannot be used, or a tool has one already.
+            PriceSpecInvalid: A price cannot be used, or a target has one already.
         """
-        loaded: dict[Target, PriceSpec] = {}
-        problems: list[Problem] = []
-        for name, source in prices.items():
-            target = Target("tool", name)
-            if target in self.metering.prices:
-                problems.append(Problem("duplicate_price", name, "this tool has a price already; give it one"))
-            try:
-                loaded[target] = load_price(source)
-            except PriceSpecInvalid as error:
-                problems += [each._replace(path=f"{name}.{each.path}") for each in error.problems]
-        if problems:
-            raise PriceSpecInvalid(problems)
-        self.metering.prices.update(loaded)
+        self.metering.prices.add(prices)
 
     def install(self, server: MCPServer[Any]) -> MCPServer[Any]:
         """Meter a server that exists, and return it. One `Payre` meters one server."""
@@ -95,7 +98,7 @@ class Payre(Extension):
         """Open the ledger and publish the prices on entry; close it when the last user leaves.
 
         Raises:
-            PriceSpecInvalid: A price names no tool of the server.
+            PriceSpecInvalid: A price names nothing that the server has.
         """
         self._users += 1
         try:
@@ -111,13 +114,13 @@ class Payre(Extension):
     async def ready(self) -> Gateway:
         """The open gateway, the current prices published. Opened once, however many ask."""
         gateway = self._gateway
-        if gateway is not None and len(self._published) == len(self.metering.prices):
+        if gateway is not None and len(self._published) == len(self.metering.prices.specs):
             return gateway
         async with self._opening:
             if self._gateway is None:
                 self._gateway = await anyio.to_thread.run_sync(self._open)
-            if len(self._published) != len(self.metering.prices):
-                prices = dict(self.metering.prices)
+            if len(self._published) != len(self.metering.prices.specs):
+                prices = dict(self.metering.prices.specs)
                 await self._gateway.publish(self.metering.server_name, prices)
                 self._published = prices
             return self._gateway
@@ -128,6 +131,10 @@ class Payre(Extension):
         if gateway is not None and not self._lent:
             self._gateway, self._published = None, {}
             await gateway.aclose()
+
+    def methods(self) -> Sequence[MethodBinding]:
+        """The request method `payre/quote`: what a call would cost, before it is made. Free, with or without a key."""
+        return [MethodBinding("payre/quote", QuoteParams, self._quote)]
 
     def settings(self) -> dict[str, Any]:
         """What the server advertises of this extension."""
@@ -142,6 +149,9 @@ class Payre(Extension):
     ) -> HandlerResult:
         """The inner hook: meters what reached a priced tool without passing the middleware."""
         return await self.metering.inner_call(params.name, ctx, call_next)
+
+    async def _quote(self, ctx: ServerRequestContext[Any, Any], params: QuoteParams) -> HandlerResult:
+        return await self.metering.quote(ctx, params.kind, params.name, params.arguments or {})
 
     def _open(self) -> Gateway:
         try:

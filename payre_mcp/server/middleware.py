@@ -6,30 +6,35 @@ error, an exception, a cancellation before a result, and a round that asks for m
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, cast
 
 import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from pydantic import BaseModel
 
+from payre_mcp.clock import Clock
 from payre_mcp.errors import (
     CallRefused,
     HoldNotOpen,
     HoldUnknown,
-    PaymentRequired,
+    NotFound,
+    NotPriced,
     PayreError,
     PriceSpecInvalid,
-    Problem,
     ResultNotStored,
+    UsageMissing,
 )
 from payre_mcp.gateway.base import Authorization, CallOutcome, CallRequest, Gateway, Replay
 from payre_mcp.identity import caller_key, request_headers, request_meta
-from payre_mcp.pricing import PriceSpec, Target
+from payre_mcp.pricing import PriceSpec, Target, Usage
+from payre_mcp.pricing.spec import DefaultOf
+from payre_mcp.pricing.usage import Sent, UsageReport, known_usage, settled_usage
 from payre_mcp.receipts import canonical_json, sha256_hex
 from payre_mcp.server import wire
 from payre_mcp.server.calls import PaidCall, Running, running
 from payre_mcp.server.host import Host
+from payre_mcp.server.prices import Prices
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +42,9 @@ SETTLE_WITHIN_S = 10.0
 """How long a result waits for its charge. After that it goes out marked `pending`; the charge stays queued."""
 
 Run = Callable[[], Awaitable[HandlerResult]]
+
+ONE_REQUEST = Usage({"requests": 1})
+"""All that is known of a call at a fixed price, and all that it takes."""
 
 
 class Ledger(Protocol):
@@ -48,25 +56,18 @@ class Ledger(Protocol):
 
 
 class Metering:
-    """Meters one server. `prices` may grow while the server runs; a price is never taken away."""
+    """Meters one server."""
 
-    def __init__(self, ledger: Ledger, *, server_name: str, in_description: bool) -> None:
-        self._ledger, self._in_description = ledger, in_description
+    def __init__(self, ledger: Ledger, *, server_name: str, in_description: bool, clock: Clock) -> None:
+        self._ledger, self._in_description, self._clock = ledger, in_description, clock
         self.server_name = server_name
         self.host: Host | None = None
-        self.prices: dict[Target, PriceSpec] = {}
+        self.prices = Prices()
 
     def check_targets(self) -> None:
-        """Raise `PriceSpecInvalid` when a price names no tool: a typing mistake must not make the tool that was meant free."""
-        if self.host is None:
-            return
-        problems = [
-            Problem("unknown_target", target.name, "no such tool; a price that names nothing would charge nothing")
-            for target in self.prices
-            if not self.host.has_tool(target.name)
-        ]
-        if problems:
-            raise PriceSpecInvalid(problems)
+        """Raise `PriceSpecInvalid` when a price names nothing: a typing mistake must not make free what was meant."""
+        if self.host is not None:
+            self.prices.check(self.host)
 
     async def request(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Meter a request at the wire, where results are finished dictionaries."""
@@ -78,9 +79,9 @@ class Metering:
             except PriceSpecInvalid as error:
                 return self._refuse(ctx, error)
             out = _as_dict(await call_next(ctx))
-            return wire.with_prices(ctx.method, out, self.prices.get, in_description=self._in_description)
-        target = wire.target_of(ctx.method, ctx.params)
-        return await call_next(ctx) if target is None else await self._call(ctx, target, lambda: call_next(ctx))
+            return wire.with_prices(ctx.method, out, self.prices.specs.get, in_description=self._in_description)
+        called = wire.called(ctx.method, ctx.params)
+        return await call_next(ctx) if called is None else await self._call(ctx, *called, lambda: call_next(ctx))
 
     async def inner_call(self, name: str, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Meter a tool call at the tool: what the wire has charged passes, what it has not is charged here.
@@ -89,59 +90,118 @@ class Metering:
         """
         target, now = Target("tool", name), running.get()
         if now is None or now.meter is not self:
-            return await self._call(ctx, target, lambda: call_next(ctx))
-        if now.call.target != target and target in self.prices:
+            return await self._call(ctx, "tool", name, lambda: call_next(ctx))
+        if now.call.target != target and target in self.prices.specs:
             paid = now.call.target.name
             return self._refuse(
                 ctx, CallRefused(f"this call was charged as {paid!r} and reached {name!r}; it does not run, and costs nothing")
             )
         return await call_next(ctx)
 
-    async def _call(self, ctx: ServerRequestContext[Any, Any], target: Target, run: Run) -> HandlerResult:
-        spec = self.prices.get(target)
-        params = ctx.params or {}
-        arguments = cast("Any", params.get("arguments") or {})
+    async def quote(
+        self, ctx: ServerRequestContext[Any, Any], kind: str, name: str, arguments: Mapping[str, Any]
+    ) -> HandlerResult:
+        """What a call would cost its caller now, at most; nothing is held. Raises `MCPError` for what cannot be quoted."""
+        target = self._target(kind, name)
+        spec = self.prices.specs.get(target)
+        try:
+            if spec is None:
+                if self.host is not None and self.host.target(*target) is None:
+                    raise NotFound(f"no {kind} {name!r}")
+                return wire.quoted(target, None, None)
+            gateway = await self._ledger.ready()
+            request = self._request(ctx, target, name, spec, arguments)
+            return wire.quoted(target, spec, await gateway.quote(request))
+        except PayreError as error:
+            return self._refuse(ctx, error)
+
+    async def _call(self, ctx: ServerRequestContext[Any, Any], kind: str, name: str, run: Run) -> HandlerResult:
+        target = self._target(kind, name)
+        spec = self.prices.specs.get(target)
         if spec is None:
-            return await run()
+            return await run() if self.prices.default == "free" else await self._unpriced(ctx, target, run)
+        params = ctx.params or {}
+        arguments = cast("Any", params.get("arguments") or {} if self.host is None else self.host.arguments(target, name, params))
         if not self._can_run(target, arguments):
             return await self._run_unheld(ctx, run)
         try:
-            meta = request_meta(params)
-            api_key = caller_key(request_headers(ctx.request), meta)
-            if api_key is None:
-                if spec.is_free:
-                    return await run()
-                raise PaymentRequired(price_micros=spec.ceiling(arguments).micros)
-            request = CallRequest(
-                api_key=api_key,
-                server=self.server_name,
-                target=target,
-                price_version=spec.version,
-                args_sha256=sha256_hex(canonical_json(arguments)),
-                max_price=wire.max_price(meta),
-                idempotency_key=wire.idempotency_key(meta),
-            )
+            request = self._request(ctx, target, name, spec, arguments)
+            if request.api_key is None and spec.is_free:
+                return await run()
             gateway = await self._ledger.ready()
             authorized = await gateway.authorize(request)
             if isinstance(authorized, Replay):
                 return _replayed(authorized)
         except PayreError as error:
             return self._refuse(ctx, error)
-        return await self._run_paid(gateway, authorized, run)
+        try:
+            return await self._run_paid(gateway, authorized, spec, run)
+        except UsageMissing as error:
+            logger.warning("a call of %s is withheld and not charged: %s", target.name, error)
+            return self._refuse(ctx, error)
 
-    async def _run_paid(self, gateway: Gateway, authorization: Authorization, run: Run) -> HandlerResult:
-        """Run a call whose money is held. Whatever happens, the hold is ended: captured or voided, once."""
-        call = PaidCall(authorization.request.target, wire.consumer_id(authorization.consumer_id), authorization.held)
-        token = running.set(Running(self, call))
-        succeeded = False
+    def _request(
+        self, ctx: ServerRequestContext[Any, Any], target: Target, name: str, spec: PriceSpec, arguments: Mapping[str, Any]
+    ) -> CallRequest:
+        """What the ledger must know of this call, measured here: arguments never leave the server."""
+        meta = request_meta(ctx.params)
+        sent = {"uri": name} if target.kind == "resource" else arguments
+        plan = spec.plan_of(arguments, self._default_of(target))
+        known = ONE_REQUEST
+        if plan.fixed_micros is None:
+            known = known_usage(plan, Sent.address(name) if target.kind == "resource" else Sent.arguments(arguments))
+        return CallRequest(
+            api_key=caller_key(request_headers(ctx.request), meta),
+            server=self.server_name,
+            target=target,
+            price_version=spec.version,
+            variant=plan.variant,
+            known=known,
+            args_sha256=sha256_hex(canonical_json(sent)),
+            max_price=wire.max_price(meta),
+            idempotency_key=wire.idempotency_key(meta),
+        )
+
+    def _target(self, kind: str, name: str) -> Target:
+        """What a name means; a resource's address means the template that it fits."""
+        found = self.host.target(kind, name) if self.host is not None and kind == "resource" else None
+        return found or Target(kind, name)
+
+    async def _run_paid(self, gateway: Gateway, authorization: Authorization, spec: PriceSpec, run: Run) -> HandlerResult:
+        """Run a call whose money is held. Whatever happens, the hold is ended: captured or voided, once.
+
+        Raises:
+            UsageMissing: It ran, what it is priced by is not known, and the price makes that an error. Voided.
+        """
+        plan, request = authorization.plan, authorization.request
+        report = UsageReport(plan.dimensions)
+        call = PaidCall(request.target, wire.consumer_id(authorization.consumer_id), authorization.held)
+        token, started = running.set(Running(self, call, report)), self._clock.elapsed_us()
+        settled = False
         try:
             out = _as_dict(await run())
-            succeeded = wire.is_success(out)
+            if wire.is_success(out):
+                took_us = self._clock.elapsed_us() - started
+                usage = settled_usage(plan, request.known, report, lambda: wire.answered(out, took_us), spec.usage_preset)
+                out = await _capture(gateway, authorization, out, usage)
+                settled = True
         finally:
             running.reset(token)
-            if not succeeded:
+            report.close()
+            if not settled:
                 await _void(gateway, authorization)
-        return await _capture(gateway, authorization, out) if succeeded else out
+        return out
+
+    async def _unpriced(self, ctx: ServerRequestContext[Any, Any], target: Target, run: Run) -> HandlerResult:
+        """What has no price does not run under `default: deny`; what is not there is for the host to say."""
+        if self.host is not None and self.host.target(*target) is None:
+            return await run()
+        message = f"the {target.kind} {target.name!r} has no price and this server runs nothing without one; nothing was charged"
+        return self._refuse(ctx, NotPriced(message))
+
+    def _default_of(self, target: Target) -> DefaultOf:
+        host = self.host
+        return (lambda path: None) if host is None else lambda path: host.default_of(target, path)
 
     async def _run_unheld(self, ctx: ServerRequestContext[Any, Any], run: Run) -> HandlerResult:
         """Let the host say what is wrong with a call. One that it takes after all is paid at the tool, or not delivered."""
@@ -152,22 +212,16 @@ class Metering:
 
     def _can_run(self, target: Target, arguments: object) -> bool:
         """Whether the host will run this; if not, it says why itself and nothing is held."""
-        if self.host is None:
-            return True
-        return (
-            self.host.has_tool(target.name)
-            and isinstance(arguments, dict)
-            and self.host.accepts(target.name, cast("dict[str, Any]", arguments))
-        )
+        return self.host is None or (self.host.target(*target) is not None and self.host.accepts(target, arguments))
 
     def _refuse(self, ctx: ServerRequestContext[Any, Any], error: PayreError) -> HandlerResult:
         info = self.host.info() if self.host is not None else None
         return wire.refusal(ctx.method, error, version=ctx.protocol_version, server_info=info)
 
 
-async def _capture(gateway: Gateway, authorization: Authorization, out: wire.Result) -> wire.Result:
-    replayable = authorization.request.idempotency_key is not None
-    outcome = CallOutcome(result_sha256=wire.result_digest(out), stored_result=json.dumps(out) if replayable else "")
+async def _capture(gateway: Gateway, authorization: Authorization, out: wire.Result, usage: Usage) -> wire.Result:
+    stored = json.dumps(out) if authorization.request.idempotency_key is not None else ""
+    outcome = CallOutcome(usage=usage, result_sha256=wire.result_digest(out), stored_result=stored)
     try:
         # A caller who leaves now has had its result made: the charge stands, and is not torn by the leaving.
         with anyio.move_on_after(SETTLE_WITHIN_S, shield=True):
@@ -175,6 +229,8 @@ async def _capture(gateway: Gateway, authorization: Authorization, out: wire.Res
     except (HoldNotOpen, HoldUnknown) as error:
         logger.warning("a call of %s was delivered and not charged: %s", authorization.request.target.name, error)
         return wire.with_settlement(out, "uncollected")
+    except UsageMissing:
+        raise
     except PayreError as error:
         logger.warning("the charge of a call of %s is not settled yet: %s", authorization.request.target.name, error)
     return wire.with_settlement(out, "pending")

@@ -1,6 +1,6 @@
 """`PaidMCPServer`: an `MCPServer` whose tools can carry a price, by decorator or as methods of a subclass."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -11,8 +11,9 @@ from mcp.server.mcpserver import MCPServer
 from mcp_types import Icon, ToolAnnotations
 
 from payre_mcp.identity import serving_stdio
-from payre_mcp.pricing import PriceSource
+from payre_mcp.pricing import PriceSource, Target
 from payre_mcp.server.extension import Payre
+from payre_mcp.server.prices import PricingSource
 from payre_mcp.settings import load_settings
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -54,14 +55,15 @@ class PaidMCPServer(MCPServer[LifespanResultT]):
         name: str,
         *,
         payre: Payre | str | None = None,
-        pricing: Mapping[str, PriceSource] | None = None,
+        pricing: PricingSource | None = None,
         lifespan: Lifespan[LifespanResultT] | None = None,
         extensions: Sequence[Extension] = (),
         middleware: Sequence[ServerMiddleware[Any]] = (),
         **mcp_options: Any,
     ) -> None:
         self.payre = payre if isinstance(payre, Payre) else Payre(payre)
-        self.payre.pricing(pricing or {})
+        if pricing is not None:
+            self.payre.pricing(pricing)
 
         @asynccontextmanager
         async def metered(server: MCPServer[LifespanResultT]) -> AsyncGenerator[LifespanResultT]:
@@ -142,7 +144,7 @@ class PaidMCPServer(MCPServer[LifespanResultT]):
             await super().run_stdio_async()
 
     def _is_priced(self, name: str) -> bool:
-        return any(target.name == name for target in self.payre.metering.prices)
+        return Target("tool", name) in self.payre.metering.prices.specs
 
     def _has_tool(self, name: str) -> bool:
         return self._tool_manager.get_tool(name) is not None

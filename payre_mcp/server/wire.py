@@ -4,7 +4,7 @@ A receipt goes into `_meta`, never into `structuredContent`: strict output schem
 model only structured content when there is any. A refusal is complete in its text and in its structured content each.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
@@ -14,9 +14,10 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from payre_mcp.errors import InvalidRequest, PayreError
 from payre_mcp.gateway.base import Settlement
 from payre_mcp.ids import format_id
-from payre_mcp.money import InvalidAmount, Money
-from payre_mcp.pricing import PriceSpec, Target
-from payre_mcp.pricing.describe import price_card, price_sentence
+from payre_mcp.money import ZERO, InvalidAmount, Money
+from payre_mcp.pricing import PriceSpec, Quote, Target
+from payre_mcp.pricing.describe import price_card, price_sentence, quote_lines
+from payre_mcp.pricing.usage import Answered, text_within
 from payre_mcp.receipts import canonical_json, sha256_hex
 
 PRICE = "dev.payre/price"
@@ -30,8 +31,13 @@ SETTLEMENT = "dev.payre/settlement"
 REFUSED = -32010
 """JSON-RPC code of a refusal where the method has no error result of its own; in the range left to implementations."""
 
-_CALLS = {"tools/call": ("tool", "name")}
-_LISTS = {"tools/list": ("tools", "tool", "name")}
+_CALLS = {"tools/call": ("tool", "name"), "resources/read": ("resource", "uri"), "prompts/get": ("prompt", "name")}
+_LISTS = {
+    "tools/list": ("tools", "tool", "name"),
+    "resources/list": ("resources", "resource", "uri"),
+    "resources/templates/list": ("resourceTemplates", "resource", "uriTemplate"),
+    "prompts/list": ("prompts", "prompt", "name"),
+}
 
 Result = dict[str, Any]
 
@@ -41,13 +47,13 @@ def is_list(method: str) -> bool:
     return method in _LISTS
 
 
-def target_of(method: str, params: Mapping[str, Any] | None) -> Target | None:
-    """What a request calls, if it is of a kind that can carry a price."""
+def called(method: str, params: Mapping[str, Any] | None) -> tuple[str, str] | None:
+    """(kind, name or address) of what a request calls, if it is of a kind that can carry a price."""
     if method not in _CALLS or not params:
         return None
     kind, field = _CALLS[method]
     name = params.get(field)
-    return Target(kind, name) if isinstance(name, str) else None
+    return (kind, name) if isinstance(name, str) else None
 
 
 def max_price(meta: Mapping[str, Any]) -> Money | None:
@@ -84,12 +90,45 @@ def result_digest(out: Result) -> str:
     return sha256_hex(canonical_json({name: value for name, value in out.items() if name != "_meta"}))
 
 
+def answered(out: Result, took_us: int) -> Answered:
+    """What a caller got, measured: its text, or where there is none the text inside its structured content, and its blobs."""
+    blocks = list(_blocks(out))
+    texts = [block["text"] for block in blocks if isinstance(block.get("text"), str)]
+    structured = out.get("structuredContent")
+    blobs = [blob for block in blocks if isinstance(blob := block.get("blob", block.get("data")), str)]
+    texts = texts or list(text_within(structured))
+    return Answered(
+        characters=sum(map(len, texts)),
+        size=sum(len(text.encode(errors="surrogatepass")) for text in texts) + sum(map(_decoded_size, blobs)),
+        structured=structured,
+        meta=out.get("_meta") or {},
+        took_us=took_us,
+    )
+
+
 def with_prices(method: str, out: Result, price_of: Callable[[Target], PriceSpec | None], *, in_description: bool) -> Result:
     """A list result with the price in the `_meta` of every priced entry, and in its description for models."""
     key, kind, field = _LISTS[method]
     return {
         **out,
         key: [_priced(entry, price_of(Target(kind, entry[field])), in_description=in_description) for entry in out.get(key, ())],
+    }
+
+
+def quoted(target: Target, spec: PriceSpec | None, quote: Quote | None) -> Result:
+    """The answer of `payre/quote`; for what has no price, that it costs nothing."""
+    known: dict[str, Any] = {"kind": target.kind, "name": target.name, "currency": "USD"}
+    if spec is None or quote is None:
+        return {**known, "price": None, "max_usd": ZERO.usd, "max_micros": 0, "lines": []}
+    most = quote.ceiling
+    return {
+        **known,
+        "price": price_card(spec),
+        "variant": quote.variant,
+        "max_usd": None if most is None else most.usd,
+        "max_micros": None if most is None else most.micros,
+        "lines": quote_lines(quote),
+        "not_known": list(quote.missing),
     }
 
 
@@ -131,6 +170,17 @@ def refusal(method: str, error: PayreError, *, version: str, server_info: Mappin
 def consumer_id(number: int) -> str:
     """A consumer's public id."""
     return format_id("con", number)
+
+
+def _blocks(out: Result) -> Iterator[Mapping[str, Any]]:
+    """The blocks of a tool's, a resource's or a prompt's result; an embedded resource counts as what it embeds."""
+    messages = [message.get("content") for message in out.get("messages", ())]
+    for block in (*out.get("content", ()), *out.get("contents", ()), *messages):
+        yield block.get("resource", block)
+
+
+def _decoded_size(base64_text: str) -> int:
+    return len(base64_text) * 3 // 4 - base64_text[-2:].count("=")
 
 
 def _with_meta(out: Result, marks: Mapping[str, Any]) -> Result:

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import Session, SQLModel, col, select
+from sqlmodel import Session, SQLModel, col, func, select
 
 from payre_mcp.clock import Clock
-from payre_mcp.directory import Consumer, Developer, KeyRecord, Server, TopUpRequest
+from payre_mcp.directory import Consumer, Developer, KeyRecord, Listing, Server, TopUpRequest
 from payre_mcp.errors import NotFound, PayreUnavailable
 from payre_mcp.ids import IdFactory
 from payre_mcp.keys import ApiKey, Mode, Role, new_key
 from payre_mcp.money import Money
-from payre_mcp.pricing import PriceSpec, Target
+from payre_mcp.pricing import PriceSpec, Target, load_price
 from payre_mcp.storage.engine import make_engine
 from payre_mcp.storage.tables import (
     AccountTable,
@@ -105,21 +105,38 @@ class SqlDirectory:
             return Server(row.id, row.developer_id, row.name)
 
     def publish(self, server_id: int, prices: Mapping[Target, PriceSpec]) -> None:
-        """Record a server's price list; what is already recorded stays as it is."""
+        """Record a server's price list as the current one; a version that is recorded stays as it is."""
         with self._transaction() as session:
+            # Whatever the clock says, the list that was published last is the newest.
+            newest = select(func.max(PriceListingTable.published_at)).where(PriceListingTable.server_id == server_id)
+            now = max(self._clock.now_us(), (session.exec(newest).one() or 0) + 1)
             for target, spec in prices.items():
-                if session.get(PriceListingTable, (server_id, target.kind, target.name, spec.version)) is None:
-                    text, now = json.dumps(spec.canonical(), sort_keys=True), self._clock.now_us()
-                    session.add(
-                        PriceListingTable(
-                            server_id=server_id,
-                            kind=target.kind,
-                            name=target.name,
-                            version=spec.version,
-                            spec=text,
-                            published_at=now,
-                        )
-                    )
+                row = session.get(PriceListingTable, (server_id, *target, spec.version))
+                if row is None:
+                    text = json.dumps(spec.canonical(), sort_keys=True)
+                    row = PriceListingTable(
+                        server_id=server_id, kind=target.kind, name=target.name, version=spec.version, spec=text, published_at=now
+                    )  # fmt: skip
+                row.published_at = now
+                session.add(row)
+
+    def listings(self, target: Target) -> Sequence[Listing]:
+        """The price of this target in every current price list."""
+        current = select(PriceListingTable.server_id, func.max(PriceListingTable.published_at).label("newest"))
+        newest = current.group_by(col(PriceListingTable.server_id)).subquery()
+        named = (
+            select(ServerTable, PriceListingTable)
+            .join(PriceListingTable, col(PriceListingTable.server_id) == ServerTable.id)
+            .join(newest, newest.c.server_id == ServerTable.id)
+            .where(col(PriceListingTable.published_at) == newest.c.newest)
+            .where(PriceListingTable.kind == target.kind, PriceListingTable.name == target.name)
+            .order_by(ServerTable.name)
+        )
+        with self._reading() as session:
+            return [
+                Listing(Server(server.id, server.developer_id, server.name), target, load_price(json.loads(row.spec)))
+                for server, row in session.exec(named).all()
+            ]
 
     def create_top_up(self, consumer_id: int, amount: Money, *, expires_at: int) -> TopUpRequest:
         """A new top-up request with a secret token of 128 bits."""

@@ -1,7 +1,7 @@
 """Reading the ledger beside its writer: balances, charges, and everything that an audit wants, from one snapshot."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,12 @@ class Journal:
                   and slot = 0 and key <> ''"""
         row = self._one(sql, part, consumer_id, developer_id, key)
         return Transfer(*row) if row else None
+
+    def counters(self, part: int, consumer_id: int, counters: Sequence[tuple[str, int]]) -> list[int]:
+        """Units captured and reserved of each of these (name, start of the window), in order."""
+        sql = "select captured + reserved from usage_counter where part = ? and consumer_id = ? and name = ? and window_start = ?"
+        rows = [self._one(sql, part, consumer_id, name, start) for name, start in counters]
+        return [row[0] if row else 0 for row in rows]
 
     def charges(self, part: int, consumer_id: int, *, before: int, limit: int) -> list[Transfer]:
         """A consumer's charges, newest first, from before this one; 0 is the newest."""
@@ -105,6 +111,10 @@ class Snapshot:
         """Every hold that has not ended."""
         for row in self._connection.execute(f"select {', '.join(OpenHold._fields)} from hold"):
             yield OpenHold(*row)
+
+    def counters(self) -> Iterator[tuple[int, int, str, int, int, int]]:
+        """(part, consumer, name, start of the window, captured, reserved) of every counter."""
+        yield from self._connection.execute("select part, consumer_id, name, window_start, captured, reserved from usage_counter")
 
     def unbalanced_postings(self) -> list[tuple[int, int]]:
         """(part, transfer) of every transfer whose double-entry lines do not sum to zero, or are fewer than two."""

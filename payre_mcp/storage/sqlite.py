@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from payre_mcp.ledger.metering import MOST_COUNTED
 from payre_mcp.ledger.model import Account, KeyState, OpenHold, Transfer, made_of
 from payre_mcp.ledger.state import Decision, Needs, State
 from payre_mcp.ledger.store import StoreBusy, StoreUnavailable
@@ -20,6 +21,9 @@ from payre_mcp.storage.library import connect, sqlite, wal_is_safe
 
 PART = 0
 """SQLite has one part: one writer has the whole file."""
+
+MOST_ROWS = 4096
+"""Rows of one statement: SQLite as it comes takes 32,766 parameters. Only counters are ever that many."""
 
 _TRANSFER = ", ".join(Transfer._fields)
 _ACCOUNT = ", ".join(Account._fields)
@@ -35,19 +39,22 @@ _EACH = "(select value from json_each(?))"
 
 
 @lru_cache(maxsize=256)
-def _load(accounts: int, api_keys: int, holds: int, keys: int) -> str:
-    """The statement that loads a batch as one row of four JSON lists, for lists of these padded lengths.
+def _load(accounts: int, api_keys: int, holds: int, keys: int, counters: int) -> str:
+    """The statement that loads a batch as one row of five JSON lists, for lists of these padded lengths.
 
     `indexed by`, because without statistics SQLite takes the part for the choice and would search a whole journal.
     """
     history = f"""{_values(3, keys)} k cross join transfer t indexed by uq_transfer_key
         on t.part = {PART} and t.consumer_id = k.column1 and t.developer_id = k.column2 and t.key = k.column3 and t.key <> ''
         left join stored_result r on r.part = t.part and r.charge_id = t.id"""
+    counted = f"""{_values(3, counters)} k cross join usage_counter c
+        on c.part = {PART} and c.consumer_id = k.column1 and c.name = k.column2 and c.window_start = k.column3"""
     lists = (
         accounts and _rows(_ACCOUNT, f"account where part = {PART} and id in {_values(1, accounts)}"),
         api_keys and _rows("id, revoked_at, expires_at", f"api_key where id in {_values(1, api_keys)}"),
         holds and _rows(_HOLD, f"hold where part = {PART} and id in {_values(1, holds)}"),
         keys and _rows(f"{_T}, coalesce(r.body, ''), coalesce(r.expires_at, 0)", history),
+        counters and _rows("c.consumer_id, c.name, c.window_start, c.captured, c.reserved", counted),
     )
     return "select " + ", ".join(each or "'[]'" for each in lists)
 
@@ -84,15 +91,18 @@ class SqliteStore:
     def load(self, needs: Needs) -> State:
         """One statement for accounts, keys and holds, and one more each for what few batches need."""
         state = State()
-        accounts, api_keys, holds, history = self._load(needs)
+        accounts, api_keys, holds, history, counters = self._load(needs._replace(counters=needs.counters[:MOST_ROWS]))
+        for start in range(MOST_ROWS, len(needs.counters), MOST_ROWS):
+            counters += self._load(Needs([], [], [], [], [], [], needs.counters[start : start + MOST_ROWS]))[4]
         state.accounts = {row[0]: made_of(Account, row) for row in accounts}
         state.api_keys = {row[0]: made_of(KeyState, row) for row in api_keys}
         state.holds = {row[1]: made_of(OpenHold, row) for row in holds}
         if history:
             self._take_history(state, history)
+        state.counters = {(row[0], row[1], row[2]): (row[3], row[4]) for row in counters}
         missing = [hold_id for hold_id in needs.holds if hold_id not in state.holds]
         if missing and (keys := self._load_ends(state, missing)):
-            self._take_history(state, self._load(Needs([], [], [], keys, [], []))[3])
+            self._take_history(state, self._load(Needs([], [], [], keys, [], [], []))[3])
         if needs.charges:
             self._load_charges(state, needs.charges)
         if needs.written:
@@ -109,6 +119,7 @@ class SqliteStore:
         self._with_values(_move, 5, [(*owner, *change) for owner, change in decision.balances.items()])
         self._with_values(_earn, 4, [(*owner, *delta) for owner, delta in decision.earnings.items()])
         self._insert("stored_result", 4, decision.results)
+        self._with_values(_count, 6, [(*counter, *delta) for counter, delta in decision.counters.items()])
 
     def commit(self) -> None:
         """Commit; on disk when it returns, if the transaction is durable."""
@@ -141,10 +152,10 @@ class SqliteStore:
         self._connection.close()
 
     def _load(self, needs: Needs) -> list[list[Any]]:
-        """Accounts, API keys, open holds and the histories of idempotency keys, by one statement."""
+        """Accounts, API keys, open holds, the histories of idempotency keys and counters, by one statement."""
         sizes, parameters = list[int](), list[object]()
-        keys = list(chain.from_iterable(needs.keys))
-        for width, flat in ((1, needs.accounts), (1, needs.api_keys), (1, needs.holds), (3, keys)):
+        keys, counters = list(chain.from_iterable(needs.keys)), list(chain.from_iterable(needs.counters))
+        for width, flat in ((1, needs.accounts), (1, needs.api_keys), (1, needs.holds), (3, keys), (3, counters)):
             sizes.append(_size(len(flat) // width))
             parameters += flat
             parameters += [-1] * (width * sizes[-1] - len(flat))
@@ -180,13 +191,18 @@ class SqliteStore:
     def _insert(self, table: str, width: int, rows: Sequence[Sequence[object]]) -> None:
         self._with_values(lambda values: f"insert into {table} select * from {values} where column1 >= 0", width, rows)
 
-    def _with_values(self, statement: Callable[[str], str], width: int, rows: Collection[Sequence[object]]) -> Any:
+    def _with_values(self, statement: Callable[[str], str], width: int, rows: Collection[Sequence[object]]) -> None:
         """Run a statement over `rows` as a VALUES list; its `where` must leave rows alone whose column1 is -1."""
+        if len(rows) > MOST_ROWS:
+            listed = list(rows)
+            for start in range(0, len(listed), MOST_ROWS):
+                self._with_values(statement, width, listed[start : start + MOST_ROWS])
+            return
         if not rows:
-            return None
+            return
         size = _size(len(rows))
         padding = [-1] * (width * (size - len(rows)))
-        return self._run(statement(_values(width, size)), [*chain.from_iterable(rows), *padding])
+        self._run(statement(_values(width, size)), [*chain.from_iterable(rows), *padding])
 
     def _run(self, sql: str, parameters: Sequence[object] = ()) -> Any:
         try:
@@ -235,4 +251,13 @@ def _earn(values: str) -> str:
         f"insert into earning (part, developer_id, earned_micros, fees_micros) select * from {values} where column1 >= 0 "
         "on conflict (part, developer_id) do update set earned_micros = earned_micros + excluded.earned_micros, "
         "fees_micros = fees_micros + excluded.fees_micros"
+    )
+
+
+def _count(values: str) -> str:
+    return (
+        "insert into usage_counter (part, consumer_id, name, window_start, captured, reserved) "
+        f"select column1, column2, column3, column4, min(column5, {MOST_COUNTED}), column6 from {values} where column1 >= 0 "
+        "on conflict (part, consumer_id, name, window_start) do update "
+        f"set captured = min(captured + excluded.captured, {MOST_COUNTED}), reserved = reserved + excluded.reserved"
     )

@@ -110,6 +110,7 @@ class TransferTable(Base, table=True):
     expires_at: int = _number()
     detail: str = _text()
     prev_id: int = _number()
+    terms: str = _text()
 
 
 class HoldTable(Base, table=True):
@@ -128,6 +129,23 @@ class HoldTable(Base, table=True):
     api_key_id: int = _number()
     tool: str = _text()
     expires_at: int = _number()
+    terms: str = _text()
+
+
+class UsageCounterTable(Base, table=True):
+    """What a consumer used of something whose price depends on it, in one window; base units of the dimension.
+
+    `captured` are the units of charged calls, `reserved` those of open holds that are known already.
+    """
+
+    __tablename__: ClassVar[str] = "usage_counter"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    part: int = _number(key=True)
+    consumer_id: int = _number(key=True)
+    name: str = _text(key=True)
+    window_start: int = _number(key=True)
+    captured: int = _number()
+    reserved: int = _number()
 
 
 class StoredResultTable(Base, table=True):
@@ -190,7 +208,7 @@ class ApiKeyTable(Base, table=True):
 
 
 class PriceListingTable(Base, table=True):
-    """A price that a server published, by content; never changed."""
+    """A price that a server published, by content; never changed. The newest `published_at` of a server is its current list."""
 
     __tablename__: ClassVar[str] = "price_listing"  # pyright: ignore[reportIncompatibleVariableOverride]
     __table_args__ = (_STRICT,)

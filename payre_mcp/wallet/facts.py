@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, Field
 
-from payre_mcp.gateway.base import Balance, ChargePage, ChargeView, TopUpStatus, TopUpView
+from payre_mcp.gateway.base import Balance, ChargePage, ChargeView, QuoteView, TopUpStatus, TopUpView
 from payre_mcp.money import Money
+from payre_mcp.pricing.describe import quote_lines
 from payre_mcp.receipts import Receipt
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -136,6 +137,43 @@ class ChargesFacts(BaseModel):
         total = Money(sum(charge.amount_micros for charge in self.charges))
         more = f"\nOlder charges: call again with cursor {self.next_cursor}." if self.next_cursor else ""
         return "\n".join([f"{len(self.charges)} charges, {total} in all:", *(charge.line() for charge in self.charges)]) + more
+
+
+class QuoteFacts(BaseModel):
+    """What a call would cost."""
+
+    server: str
+    kind: str = Field(examples=["tool"])
+    name: str
+    price: str = Field(description="The price in words", examples=["Costs $0.005 per call."])
+    variant: str = Field(description="Which variant of the price these arguments choose; empty where there is none")
+    total: str | None = Field(description="What it would cost; before its usage is known, at most; null without its arguments")
+    total_micros: int | None
+    at_most: str | None = Field(description="What is held while it runs; null where that depends on the arguments")
+    at_most_micros: int | None
+    lines: list[str] = Field(examples=[["800 input tokens at $0.50 per 1,000,000: $0.0004"]])
+    not_known: list[str] = Field(description="Quantities that were not given and are not known before the run")
+
+    @classmethod
+    def of(cls, view: QuoteView, *, before_the_run: bool) -> "QuoteFacts":
+        """The facts of a quote."""
+        quote, most = view.quote, view.quote.ceiling
+        total = most if before_the_run else quote.total
+        return cls(
+            server=view.server, kind=view.target.kind, name=view.target.name, price=view.price, variant=quote.variant,
+            total=None if total is None else str(total), total_micros=None if total is None else total.micros,
+            at_most=None if most is None else str(most), at_most_micros=None if most is None else most.micros,
+            lines=quote_lines(quote), not_known=list(quote.missing),
+        )  # fmt: skip
+
+    def sentence(self) -> str:
+        """Everything above, for a reader."""
+        variant = f" (variant {self.variant})" if self.variant else ""
+        most = "" if self.at_most is None else f" At most {self.at_most} ({self.at_most_micros} micros) is held while it runs."
+        unknown = f" Not known yet: {', '.join(self.not_known)}." if self.not_known else ""
+        lines = "".join(f"\n{line}" for line in self.lines)
+        total = "that depends on its arguments" if self.total is None else f"{self.total} ({self.total_micros} micros)"
+        return f"A call of {self.kind} {self.name} of {self.server}{variant}: {total}.{most}{unknown} {self.price}{lines}"
 
 
 class ReceiptFacts(BaseModel):

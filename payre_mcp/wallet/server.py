@@ -8,7 +8,8 @@ from payre_mcp.wallet.tools import WalletTools
 
 INSTRUCTIONS = """\
 This is the user's Payre wallet: one prepaid balance that pays for calls of paid MCP tools.
-- Before a costly plan, read get_balance; prices stand in the tools' descriptions and in _meta under dev.payre/price.
+- Before a costly plan, read get_balance; prices stand in the tools' descriptions and in _meta under dev.payre/price, and
+  quote_price says what one call would cost now.
 - When a call is refused with insufficient_balance, nothing was charged. Offer the user a link from create_top_up_link, let
   them pay it in a browser, and ask get_top_up whether the money arrived before you call the tool again.
 - You cannot move money yourself. A call without an error has a receipt; verify_receipt says whether it is genuine.
@@ -22,7 +23,10 @@ def build_wallet(wallet: Wallet, *, name: str = "payre-wallet") -> MCPServer:
     tools = WalletTools(wallet)
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     asks = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)
-    for tool in (tools.get_balance, tools.get_top_up, tools.list_charges, tools.get_charge, tools.verify_receipt):
+    reading = (
+        tools.get_balance, tools.get_top_up, tools.list_charges, tools.get_charge, tools.quote_price, tools.verify_receipt,
+    )  # fmt: skip
+    for tool in reading:
         server.add_tool(tool, annotations=reads)
     server.add_tool(tools.create_top_up_link, annotations=asks)
     return server

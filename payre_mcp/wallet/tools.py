@@ -1,7 +1,7 @@
 """The wallet's tools. They read, or ask for a link that a person pays; no tool moves money, raises a limit or makes a key."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, TextContent
@@ -11,7 +11,8 @@ from payre_mcp.errors import InvalidRequest, PayreError, ReceiptInvalid, Unautho
 from payre_mcp.gateway.base import Wallet
 from payre_mcp.identity import caller_key, request_headers, request_meta
 from payre_mcp.money import InvalidAmount, Money
-from payre_mcp.wallet.facts import BalanceFacts, ChargeFacts, ChargesFacts, ReceiptFacts, TopUpFacts
+from payre_mcp.pricing import Target
+from payre_mcp.wallet.facts import BalanceFacts, ChargeFacts, ChargesFacts, QuoteFacts, ReceiptFacts, TopUpFacts
 
 
 class _Facts(Protocol):
@@ -53,6 +54,22 @@ class WalletTools:
         """One charge with its signed receipt."""
         return await _answer(ctx, lambda key: self._charge(key, charge_id))
 
+    async def quote_price(
+        self,
+        ctx: Context,
+        name: Annotated[str, Field(description="The tool, prompt or resource, as its server lists it")],
+        kind: Literal["tool", "resource", "prompt"] = "tool",
+        server: Annotated[str | None, Field(description="The server's name, where several have such a tool")] = None,
+        arguments: Annotated[
+            dict[str, Any] | None, Field(description="What the call would send; a price may depend on it")
+        ] = None,
+        usage: Annotated[
+            dict[str, float | str] | None, Field(description="What it would use", examples=[{"input.tokens": 800}])
+        ] = None,
+    ) -> Annotated[CallToolResult, QuoteFacts]:
+        """What a call of a paid server would cost this account now, line by line, before it is made. Nothing is charged."""
+        return await _answer(ctx, lambda key: self._quote(key, Target(kind, name), server, arguments, usage))
+
     async def verify_receipt(
         self, ctx: Context, receipt: Annotated[str, Field(description="The text under dev.payre/receipt in a paid result")]
     ) -> Annotated[CallToolResult, ReceiptFacts]:
@@ -77,6 +94,17 @@ class WalletTools:
 
     async def _charge(self, key: str, charge_id: str) -> _Facts:
         return ChargeFacts.of(await self._wallet.get_charge(key, charge_id))
+
+    async def _quote(
+        self,
+        key: str,
+        target: Target,
+        server: str | None,
+        arguments: dict[str, Any] | None,
+        usage: dict[str, float | str] | None,
+    ) -> _Facts:
+        view = await self._wallet.quote_price(key, target, server=server, arguments=arguments, usage=usage or None)
+        return QuoteFacts.of(view, before_the_run=not usage)
 
     async def _receipt(self, key: str, receipt: str) -> _Facts:
         try:

@@ -177,7 +177,7 @@ async def test_voiding_a_charged_call_changes_nothing(shop: Shop) -> None:
 
 async def test_a_hold_that_was_lost_is_unknown_and_nothing_is_charged(shop: Shop) -> None:
     held = await shop.held()
-    lost = Authorization(12345, held.part, held.consumer_id, held.request, held.spec, held.held)
+    lost = Authorization(12345, held.part, held.consumer_id, held.request, held.plan, held.held)
     with pytest.raises(HoldUnknown):
         await shop.gateway.capture(lost, CallOutcome())
     await shop.gateway.void(lost)

@@ -3,12 +3,16 @@
 Beside it the short forms of commands. Ids are small numbers that the tests choose; money is micros.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
 
 from payre_mcp.errors import PayreError
+from payre_mcp.ledger.audit import audit
 from payre_mcp.ledger.kernel import decide
+from payre_mcp.ledger.metering import counters_of
 from payre_mcp.ledger.model import (
     CHARGES,
     HOLD_ENDS,
@@ -22,13 +26,17 @@ from payre_mcp.ledger.model import (
     Hold,
     KeyState,
     Kind,
+    Metered,
     OpenHold,
     Refund,
+    Spent,
     TopUp,
     Transfer,
     Void,
 )
-from payre_mcp.ledger.state import Answer, Decision, Needs, State, needs
+from payre_mcp.ledger.state import Answer, CounterKey, Decision, Needs, State, needs
+from payre_mcp.money import MAX_MICROS
+from payre_mcp.pricing import Plan, Target, Usage
 
 Row = TypeVar("Row")
 
@@ -41,6 +49,9 @@ SECOND = 1_000_000
 LIFE = 900 * SECOND
 KEPT_UNTIL = NOON + 24 * 3600 * SECOND
 FEE_BPS = 300
+SERVER, TOOL = 41, Target("tool", "tool")
+RICHES = 10_000_000
+ONE_REQUEST: Mapping[str, int] = MappingProxyType({"requests": 1})
 
 
 def top_up(number: int, amount: int, *, key: str = "payment", consumer: int = ALICE) -> TopUp:
@@ -53,6 +64,22 @@ def hold(number: int, amount: int, *, key: str = "", fingerprint: str = "", cons
 
 def capture(number: int, amount: int, *, of: int, consumer: int = ALICE, developer: int = DEV, result: str = "") -> Capture:
     return Capture(number, PART, of, consumer, developer, amount, FEE_BPS, "{}", result, KEPT_UNTIL)
+
+
+def metered(
+    number: int, plan: Plan, known: Mapping[str, int] = ONE_REQUEST, *, key: str = "", fingerprint: str = "",
+    consumer: int = ALICE, server: int = SERVER, target: Target = TOOL, at: int = NOON, most: int = MAX_MICROS,
+) -> Hold:  # fmt: skip
+    """A hold that the ledger prices itself, for a call at the moment `at`."""
+    terms = Metered(plan, Usage(known), counters_of(plan, server, target, at))
+    return hold(number, 0, key=key, fingerprint=fingerprint, consumer=consumer)._replace(metered=terms, max_micros=most)
+
+
+def spend(
+    number: int, plan: Plan, used: Mapping[str, int] = ONE_REQUEST, *, of: int, consumer: int = ALICE, result: str = ""
+) -> Capture:
+    """The capture of a metered hold: what the call used."""
+    return capture(number, 0, of=of, consumer=consumer, result=result)._replace(spent=Spent(plan, Usage(used)))
 
 
 def void(number: int, *, of: int, consumer: int = ALICE) -> Void:
@@ -89,6 +116,29 @@ def code(answer: Answer) -> str:
     return answer.code
 
 
+def money(books: "Books", consumer: int = ALICE) -> tuple[int, int]:
+    """(balance, held)."""
+    account = books.balances[consumer]
+    return account.balance_micros, account.held_micros
+
+
+def refused(books: "Books", command: Command) -> str:
+    """The code of a refusal that leaves nothing behind."""
+    before = deepcopy(books)
+    answer = books.one(command)
+    assert books == before
+    return code(answer)
+
+
+def replayed(books: "Books", command: Command) -> Done:
+    """The answer of a command that took effect before and changes nothing now."""
+    before = deepcopy(books)
+    answer = done(books.one(command))
+    assert books == before
+    assert answer.replayed
+    return answer
+
+
 @dataclass
 class Books:
     """The tables of a ledger. As a source of an audit it is as honest as what was written into it."""
@@ -100,6 +150,7 @@ class Books:
     holds: dict[int, OpenHold] = field(default_factory=dict[int, OpenHold])
     earned: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
     results: dict[int, tuple[str, int]] = field(default_factory=dict[int, tuple[str, int]])
+    counted: dict[CounterKey, tuple[int, int]] = field(default_factory=dict[CounterKey, tuple[int, int]])
     unbalanced: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     guarded: bool = True
 
@@ -128,6 +179,7 @@ class Books:
             written=chosen(self.rows, wanted.written),
             ends=ends,
             results=dict(self.results),
+            counters={key: self.counted[key] for key in wanted.counters if key in self.counted},
         )
         for row in rows:
             if row.kind == Kind.REFUND:
@@ -155,6 +207,9 @@ class Books:
         for (_, developer), (earned, fees) in decision.earnings.items():
             before = self.earned.get(developer, (0, 0))
             self.earned[developer] = (before[0] + earned, before[1] + fees)
+        for (_, consumer, name, start), (captured, reserved) in decision.counters.items():
+            before = self.counted.get((consumer, name, start), (0, 0))
+            self.counted[consumer, name, start] = (before[0] + captured, before[1] + reserved)
         self.results |= {charge_id: (body, until) for _, charge_id, body, until in decision.results}
 
     def history(self) -> list[Transfer]:
@@ -172,11 +227,47 @@ class Books:
     def open_holds(self) -> Iterable[OpenHold]:
         return self.holds.values()
 
+    def counters(self) -> Iterable[tuple[int, int, str, int, int, int]]:
+        return [(PART, *counter, *counts) for counter, counts in self.counted.items()]
+
     def unbalanced_postings(self) -> list[tuple[int, int]]:
         return self.unbalanced
 
     def append_only(self) -> bool:
         return self.guarded
+
+
+def rich(balance: int = RICHES) -> Books:
+    """Alice with much money and Bob without."""
+    books = Books(balances={ALICE: Account(ALICE, 0, 0), BOB: Account(BOB, 0, 0)})
+    if balance:
+        books.run(top_up(1, balance))
+    return books
+
+
+def used_before(books: Books, plan: Plan, *captured: int) -> Books:
+    """The books, where Alice has used this much of the plan's counters; no charges explain it."""
+    for (name, start), quantity in zip(counters_of(plan, SERVER, TOOL, NOON), captured, strict=True):
+        books.counted[ALICE, name, start] = (quantity, 0)
+    return books
+
+
+def counts(books: Books, plan: Plan, *, consumer: int = ALICE, at: int = NOON) -> list[tuple[int, int]]:
+    """(captured, reserved) of each of the plan's counters."""
+    return [books.counted.get((consumer, *counter), (0, 0)) for counter in counters_of(plan, SERVER, TOOL, at)]
+
+
+def charged(books: Books, number: int, plan: Plan, **quantities: int) -> int:
+    """What one call of the plan costs, from hold to capture; the dot in the name of a dimension is written `__`."""
+    used = {name.replace("__", "."): quantity for name, quantity in quantities.items()}
+    done(books.one(metered(number, plan)))
+    return done(books.one(spend(number + 1, plan, used, of=number))).transfer.amount_micros
+
+
+def is_sound(books: Books) -> bool:
+    report = audit(books, books.now)
+    assert report.violations == []
+    return report.ok
 
 
 def chosen(table: dict[int, Row], ids: Sequence[int]) -> dict[int, Row]:

@@ -1,5 +1,6 @@
 """A model of the ledger that shares no code with it, and the commands that are played against both."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,6 +23,7 @@ from payre_mcp.ledger.model import (
     Void,
 )
 from payre_mcp.ledger.state import Answer
+from payre_mcp.money import MAX_MICROS
 from tests.ledger.commands import (
     ALICE,
     BOB,
@@ -30,22 +32,30 @@ from tests.ledger.commands import (
     LIFE,
     NOON,
     RIVAL,
+    SECOND,
     capture,
     charge,
     expire,
     extend,
     hold,
+    metered,
     refund,
+    spend,
     top_up,
     void,
 )
+from tests.ledger.tariffs import BY_VERSION, TARIFFS, Tariff
 
 Value = TypeVar("Value")
 
 DEAD_KEY = 32
 START = 700
 LAST = 1_000_000
+DAY = 24 * 3600 * SECOND
 Made = Hold | Charge | Capture
+Place = tuple[int, str, int]
+"""A counter: consumer, name, start of its window."""
+
 History = list[tuple[int, list[Command]]]
 """Seconds that pass, then a batch."""
 
@@ -85,27 +95,40 @@ def commands(draw: st.DrawFn, number: int, made: Sequence[Made]) -> Command:
         case "extend":
             return extend(of=of, until=NOON + draw(st.integers(0, 3)) * LIFE, consumer=consumer)
         case _:
-            amount = draw(rarely(amount, min(amount, target.amount_micros)))
+            most = 20 if isinstance(target, Capture) and target.spent else target.amount_micros
+            amount = draw(rarely(amount, min(amount, most)))
             developer = draw(rarely(RIVAL, target.developer_id))
     if act == "refund":
         return refund(
             number, amount, of=of, key=draw(st.sampled_from(["r1", "r2", "r3"])), consumer=consumer, developer=developer
         )
     result = draw(st.sampled_from(["", "sunny"]))
+    terms = target.metered if isinstance(target, Hold) else None
+    if draw(rarely(terms is None, terms is not None)):
+        tariff = draw(rarely(TARIFFS[0], TARIFFS[0] if terms is None else BY_VERSION[terms.plan.version]))
+        used = draw(st.sampled_from(tariff.usual))
+        command = spend(number, tariff.plan, {} if used is None else {tariff.unit: used}, of=of, consumer=consumer, result=result)
+        return command._replace(developer_id=developer)
     return capture(number, amount, of=of, consumer=consumer, developer=developer, result=result)
 
 
 @st.composite
 def openings(draw: st.DrawFn, number: int, amount: int) -> Command:
     """What needs nothing before it: top-ups, holds, charges."""
-    make = draw(st.sampled_from([hold, hold, hold, hold, charge, charge, top_up]))
+    make = draw(st.sampled_from([hold, hold, metered, metered, charge, top_up]))
     consumer = draw(st.sampled_from([ALICE, ALICE, BOB]))
     if make is top_up:
         return top_up(number, amount, key=draw(st.sampled_from(["t1", "t2"])), consumer=consumer)
-    spend = hold if make is hold else charge
     key, fingerprint = draw(st.sampled_from(["", "a", "b"])), draw(rarely("g", "f"))
-    command = spend(number, amount, key=key, fingerprint=fingerprint, consumer=consumer, developer=draw(rarely(RIVAL, DEV)))
-    command = command._replace(api_key_id=draw(rarely(DEAD_KEY, KEY)))
+    if make is metered:
+        tariff, most = draw(st.sampled_from(TARIFFS)), draw(rarely(25, MAX_MICROS))
+        known = {tariff.unit: draw(st.integers(1, 9)) if tariff.unit == "characters" else 1} if tariff.is_known else {}
+        at = NOON + draw(rarely(40 * DAY, 0))
+        command = metered(number, tariff.plan, known, key=key, fingerprint=fingerprint, consumer=consumer, at=at, most=most)
+    else:
+        spends = hold if make is hold else charge
+        command = spends(number, amount, key=key, fingerprint=fingerprint, consumer=consumer)
+    command = command._replace(api_key_id=draw(rarely(DEAD_KEY, KEY)), developer_id=draw(rarely(RIVAL, DEV)))
     return command._replace(expires_at=draw(st.sampled_from([NOON, NOON, NOON + LIFE]))) if isinstance(command, Hold) else command
 
 
@@ -119,6 +142,9 @@ class Call:
 
     hold: Hold
     until: int
+    amount: int
+    used: tuple[int, ...] = ()
+    """What each counter of a metered price said when it was held."""
     state: str = "open"
     end: int = 0
     bill: int = 0
@@ -149,9 +175,20 @@ class Model:
         default_factory=lambda: {(who, 0, "payment"): (number, START) for who, number in ((ALICE, 1), (BOB, 2))}
     )
     claims: dict[tuple[int, int, str], str] = field(default_factory=dict[tuple[int, int, str], str])
+    counted: Counter[Place] = field(default_factory=Counter[Place])
 
     def held(self, consumer: int) -> int:
-        return sum(call.hold.amount_micros for call in self.calls.values() if call.state == "open" and owner(call) == consumer)
+        return sum(call.amount for call in self.calls.values() if call.state == "open" and owner(call) == consumer)
+
+    def reserved(self, place: Place) -> int:
+        """What running calls keep in a counter."""
+        running = (call.hold for call in self.calls.values() if call.state == "open")
+        return sum(known_of(hold) for hold in running if place in places(hold))
+
+    def counters(self) -> dict[Place, tuple[int, int]]:
+        """(captured, reserved) of every counter that is not zero."""
+        known = {*self.counted, *(place for call in self.calls.values() for place in places(call.hold))}
+        return {place: counts for place in known if any(counts := (self.counted[place], self.reserved(place)))}
 
     def free(self, consumer: int) -> int:
         return self.money[consumer] - self.held(consumer)
@@ -193,14 +230,20 @@ class Model:
                 return -self.paid[place][0]
             if self.busy(place):
                 return "in_progress"
-        if command.amount_micros > self.free(command.consumer_id):
+        amount, used = command.amount_micros, ()
+        if isinstance(command, Hold) and command.metered:
+            used = tuple(self.counted[each] + self.reserved(each) for each in places(command))
+            amount = tariff_of(command).ceiling(known_of(command), used)
+        if isinstance(command, Hold) and amount > command.max_micros:
+            return "price_above_limit"
+        if amount > self.free(command.consumer_id):
             return "insufficient_balance"
         if command.key:
             self.claims[place] = command.fingerprint
         if isinstance(command, Hold):
-            self.calls[command.id] = Call(command, command.expires_at)
+            self.calls[command.id] = Call(command, command.expires_at, amount, used)
         else:
-            self.bill(command, place)
+            self.bill(command, place, amount)
         return command.id
 
     def capture(self, command: Capture) -> str | int:
@@ -211,16 +254,19 @@ class Model:
             return -call.end
         if call.state == "voided":
             return "hold_not_open"
-        if command.amount_micros > call.hold.amount_micros:
-            return "capture_exceeds_hold"
+        if call.state != "open" and call.bill:
+            return -call.bill
+        amount = price(command, call)
+        if isinstance(amount, str):
+            return amount
         place = (command.consumer_id, command.developer_id, call.hold.key)
         if call.state == "open":
             call.state, call.end = "captured", command.id
-        elif call.bill:
-            return -call.bill
-        elif place in self.paid or self.busy(place) or command.amount_micros > self.free(command.consumer_id):
+        elif place in self.paid or self.busy(place) or amount > self.free(command.consumer_id):
             return "hold_not_open"
-        call.bill = self.bill(command, place)
+        call.bill = self.bill(command, place, amount)
+        for counter in places(call.hold):
+            self.counted[counter] += used_by(command) or 0
         return command.id
 
     def release(self, command: Void | Expire) -> str | int:
@@ -261,11 +307,11 @@ class Model:
         self.paid[place] = (command.id, what)
         return command.id
 
-    def bill(self, command: Charge | Capture, place: tuple[int, int, str]) -> int:
-        fee = floor(command.amount_micros * Fraction(command.fee_bps, 10_000))
-        self.bills[command.id] = Bill(command.consumer_id, command.developer_id, command.amount_micros, fee)
-        self.money[command.consumer_id] -= command.amount_micros
-        self.earn(command.developer_id, command.amount_micros - fee, fee)
+    def bill(self, command: Charge | Capture, place: tuple[int, int, str], amount: int) -> int:
+        fee = floor(amount * Fraction(command.fee_bps, 10_000))
+        self.bills[command.id] = Bill(command.consumer_id, command.developer_id, amount, fee)
+        self.money[command.consumer_id] -= amount
+        self.earn(command.developer_id, amount - fee, fee)
         if place[2]:
             self.paid[place] = (command.id, None)
         return command.id
@@ -282,6 +328,39 @@ class Model:
 
 def owner(call: Call) -> int:
     return call.hold.consumer_id
+
+
+def tariff_of(hold: Hold) -> Tariff:
+    assert hold.metered is not None
+    return BY_VERSION[hold.metered.plan.version]
+
+
+def places(hold: Hold) -> list[Place]:
+    """The counters of a metered hold."""
+    return [(hold.consumer_id, *each) for each in hold.metered.counters] if hold.metered else []
+
+
+def known_of(hold: Hold) -> int:
+    """The quantity that was known when it was held; what is not known is not reserved."""
+    return sum(hold.metered.known.quantities.values()) if hold.metered else 0
+
+
+def used_by(command: Capture) -> int | None:
+    """What a call used; None where it did not say."""
+    return next(iter(command.spent.usage.quantities.values()), None) if command.spent else None
+
+
+def price(command: Capture, call: Call) -> int | str:
+    """What a capture charges, or the code of its refusal."""
+    terms = call.hold.metered
+    if terms is None:
+        if command.spent:
+            return "invalid_request"
+        return "capture_exceeds_hold" if command.amount_micros > call.amount else command.amount_micros
+    if command.spent is None or command.spent.plan.version != terms.plan.version:
+        return "invalid_request"
+    used = used_by(command)
+    return tariff_of(call.hold).missing(call.amount) if used is None else tariff_of(call.hold).cost(used, call.used, call.amount)
 
 
 def said(answer: Answer) -> str | int:

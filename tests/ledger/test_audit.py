@@ -1,9 +1,13 @@
 """The audit: every sentence it can say is provoked by the smallest ledger that deserves it (reliability.md section 5)."""
 
+import json
+
 import pytest
 
 from payre_mcp.ledger.audit import OVERDUE_US, AuditReport, audit
+from payre_mcp.ledger.metering import MOST_COUNTED
 from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Account, Command, Kind, Transfer, born
+from payre_mcp.pricing import Price
 from tests.ledger.commands import (
     ALICE,
     BOB,
@@ -18,7 +22,9 @@ from tests.ledger.commands import (
     done,
     expire,
     hold,
+    metered,
     refund,
+    spend,
     top_up,
     void,
 )
@@ -129,6 +135,144 @@ def test_a_charge_without_a_receipt_is_a_violation() -> None:
 def test_a_negative_amount_is_a_violation_and_never_stops_the_audit(kind: Kind) -> None:
     back = {Kind.CAPTURE: 3, Kind.REFUND: 2}.get(kind, 0)
     assert violations(forged(PAYMENT, CHARGE, row(3, Kind.HOLD), row(4, kind, -5, ref_id=back))) != []
+
+
+# Metered prices
+
+STEPS = Price.tiered("requests", [(1, "0.0001"), (None, "0.00005")]).plan("")
+PAGES = Price.per("pages", 3, usage="0.0001", max_units=5).plan("")
+
+
+def retold(books: Books, number: int, **changes: object) -> Books:
+    """The ledger, with the terms of one row changed."""
+    changed = books.rows[number]
+    books.rows[number] = changed._replace(terms=json.dumps({**json.loads(changed.terms), **changes}))
+    return books
+
+
+def metered_books() -> Books:
+    """Two metered calls that are charged, 5 and 6, and one that still runs; a counter of what was used."""
+    return written(
+        metered(2, STEPS), metered(3, PAGES), metered(4, STEPS), spend(5, STEPS, of=2), spend(6, PAGES, {"pages": 2}, of=3)
+    )
+
+
+def test_metered_calls_are_sound_open_charged_given_back_and_late() -> None:
+    books = metered_books()
+    assert violations(books) == []
+    assert sorted(books.counted.values()) == [(1, 1)]
+    books.run(expire(7, of=4), spend(8, STEPS, of=4), refund(9, 40, of=5))
+    assert violations(books) == []
+    assert sorted(books.counted.values()) == [(2, 0)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lines": [["pages", 2, "65"]]},
+        {"lines": [["pages", 2, "67000001/1000000"]]},
+        {"lines": []},
+        {"min_micros": 68},
+        {"shortfall_micros": 1},
+        {"shortfall_micros": -1},
+    ],
+)
+def test_a_metered_charge_that_its_lines_do_not_add_up_to_is_a_violation(changes: dict[str, object]) -> None:
+    assert violations(retold(metered_books(), 6, **changes)) == ["charge 6 is not what its lines add up to"]
+
+
+def test_a_charge_is_its_lines_rounded_up_once_and_lifted_to_the_least_charge() -> None:
+    books = metered_books()
+    assert books.rows[6].amount_micros == 67
+    for changes in (
+        {"lines": [["pages", 1, "133/2"], ["pages", 1, "1/4"]]},
+        {"lines": [["pages", 1, "1/9"]], "min_micros": 67},
+        {"lines": [["pages", 2, "80"]], "shortfall_micros": 13},
+    ):
+        assert violations(retold(metered_books(), 6, **changes)) == []
+
+
+def test_a_call_without_usage_was_priced_by_policy_and_has_no_lines_to_add_up() -> None:
+    plan = Price.per("pages", usage="0.0001", max_units=5, missing_usage="ceiling").plan("")
+    books = written(metered(2, plan), spend(3, plan, {}, of=2))
+    assert books.rows[3].amount_micros == 500
+    assert violations(books) == []
+
+
+COUNTER, DIFFERS = (
+    '[41,"tool","tool","","requests","month"]',
+    f"consumer {ALICE}: the counter {{}} differs from the sum of its calls",
+)
+
+
+@pytest.mark.parametrize("stored", [(0, 1), (2, 1), (1, 0), (1, 2), (1, -1), (-1, 1), (0, 0)])
+def test_a_counter_that_its_calls_do_not_explain_is_a_violation(stored: tuple[int, int]) -> None:
+    books = metered_books()
+    (place,) = books.counted
+    books.counted[place] = stored
+    assert violations(books) == [DIFFERS.format(COUNTER)]
+
+
+def test_a_counter_that_no_call_moved_is_a_violation_unless_it_is_at_zero() -> None:
+    books = metered_books()
+    books.counted[BOB, COUNTER, 0] = (0, 0)
+    assert violations(books) == []
+    books.counted[BOB, COUNTER, 0] = (0, 1)
+    assert violations(books) == [f"consumer {BOB}: the counter {COUNTER} differs from the sum of its calls"]
+
+
+@pytest.mark.parametrize("end", [[], [void(7, of=4)]], ids=["a call still runs", "none runs"])
+def test_usage_that_no_counter_holds_is_a_violation(end: list[Command]) -> None:
+    books = metered_books()
+    books.run(*end)
+    books.counted = {}
+    assert violations(books) == ["the journal counts usage that no counter holds"]
+
+
+def test_a_reservation_that_no_counter_holds_is_a_violation() -> None:
+    books = written(metered(2, STEPS))
+    assert violations(books) == []
+    books.counted = {}
+    assert violations(books) == ["the journal counts usage that no counter holds"]
+
+
+def test_a_counter_of_another_window_does_not_explain_a_call() -> None:
+    books = metered_books()
+    ((consumer, name, start),) = books.counted
+    books.counted = {(consumer, name, start + 1): (1, 1)}
+    assert set(violations(books)) == {DIFFERS.format(COUNTER), "the journal counts usage that no counter holds"}
+
+
+def test_a_counter_that_stopped_at_the_most_is_sound() -> None:
+    books = metered_books()
+    (place,) = books.counted
+    books.counted[place] = (MOST_COUNTED, 1)
+    books = retold(books, 5, counters=[[*place[1:], MOST_COUNTED + 7]])
+    assert violations(books) == []
+    books.counted[place] = (MOST_COUNTED - 1, 1)
+    assert violations(books) == [DIFFERS.format(COUNTER)]
+
+
+def test_an_open_hold_with_other_terms_than_its_row_is_a_violation() -> None:
+    books = metered_books()
+    books.holds[4] = books.holds[4]._replace(terms=books.holds[4].terms.replace(STEPS.version, PAGES.version))
+    assert violations(books) == ["the open hold 4 differs from its row in the journal"]
+
+
+@pytest.mark.parametrize(
+    "terms", ["nonsense", "{}", "[]", "7", '{"counters":[[1]]}', '{"counters":[],"missing":[],"lines":[["pages",1,"1/0"]]}']
+)
+def test_terms_that_cannot_be_read_are_a_violation_and_never_stop_the_audit(terms: str) -> None:
+    books = metered_books()
+    books.rows[6] = books.rows[6]._replace(terms=terms)
+    assert violations(books) != []
+
+
+@pytest.mark.parametrize("terms", ["nonsense", "{}", "[]", '{"counters":[[1]]}'])
+def test_an_open_hold_whose_terms_cannot_be_read_is_a_violation_and_never_stops_the_audit(terms: str) -> None:
+    books = metered_books()
+    books.holds[4] = books.holds[4]._replace(terms=terms)
+    assert violations(books) != []
 
 
 # Refunds and ends

@@ -29,7 +29,10 @@ from tests.ledger.commands import (
     expire,
     extend,
     hold,
+    money,
     refund,
+    refused,
+    replayed,
     top_up,
     void,
 )
@@ -47,29 +50,6 @@ def funded(*batch: Command, balance: int = START) -> Books:
     for answer in books.run(*batch):
         assert isinstance(answer, Done | Extended), answer
     return books
-
-
-def money(books: Books, consumer: int = ALICE) -> tuple[int, int]:
-    """(balance, held)."""
-    account = books.balances[consumer]
-    return account.balance_micros, account.held_micros
-
-
-def refused(books: Books, command: Command) -> str:
-    """The code of a refusal that leaves nothing behind."""
-    before = deepcopy(books)
-    answer = books.one(command)
-    assert books == before
-    return code(answer)
-
-
-def replayed(books: Books, command: Command) -> Done:
-    """The answer of a command that took effect before and changes nothing now."""
-    before = deepcopy(books)
-    answer = done(books.one(command))
-    assert books == before
-    assert answer.replayed
-    return answer
 
 
 # Charge

@@ -1,5 +1,6 @@
 """The kernel against a model that shares no code with it, over histories that Hypothesis invents."""
 
+import json
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
@@ -42,6 +43,7 @@ def test_the_kernel_does_what_the_model_says(history: History) -> None:
             who: (amount, model.held(who)) for who, amount in model.money.items()
         }
         assert books.earned == model.income
+        assert {place: counts for place, counts in books.counted.items() if any(counts)} == model.counters()
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,6 +153,24 @@ def costly_forgeries(row: Transfer, hold_is_open: bool) -> Iterator[Transfer]:
             yield row._replace(kind=int(kind))
 
 
+def forged_terms(row: Transfer) -> Iterator[Transfer]:
+    """The row with terms that do not explain its amount, or count what was not used."""
+    terms = json.loads(row.terms)
+    if row.kind == Kind.HOLD:
+        yield row._replace(terms="")
+        yield row._replace(terms=json.dumps({**terms, "variant": "other"}))
+    elif row.kind in CHARGES:
+        for forgery in ("nonsense", "[]", "{}", "1", json.dumps({**terms, "counters": 1})):
+            yield row._replace(terms=forgery)
+        if not terms["missing"]:
+            yield row._replace(terms=json.dumps({**terms, "shortfall_micros": terms["shortfall_micros"] + 1}))
+            yield row._replace(terms=json.dumps({**terms, "lines": [*terms["lines"], ["requests", 1, "99999"]]}))
+        for place, (name, start, quantity) in enumerate(terms["counters"]):
+            counters = list(terms["counters"])
+            counters[place] = [name, start, quantity + 1]
+            yield row._replace(terms=json.dumps({**terms, "counters": counters}))
+
+
 @settings(max_examples=20, deadline=None)
 @given(histories())
 def test_the_audit_accepts_what_the_kernel_wrote_and_no_forged_lost_or_doubled_row(history: History) -> None:
@@ -159,9 +179,26 @@ def test_the_audit_accepts_what_the_kernel_wrote_and_no_forged_lost_or_doubled_r
     for row in books.history():
         for forgery in forgeries(row, row.id in books.holds):
             assert not sound(books, {**books.rows, row.id: forgery}), (row, forgery)
+        if row.terms and (row.kind in CHARGES or row.id in books.holds):
+            for forgery in forged_terms(row):
+                assert not sound(books, {**books.rows, row.id: forgery}), (row, forgery)
         if row.amount_micros:
             assert not sound(books, {number: each for number, each in books.rows.items() if each != row}), row
             assert not sound(books, {**books.rows, LAST: row._replace(id=LAST)}), row
+
+
+@settings(max_examples=20, deadline=None)
+@given(histories())
+def test_the_audit_notices_every_counter_that_its_calls_do_not_explain(history: History) -> None:
+    books = played(history)
+    counted = books.counted
+    for place, (captured, reserved) in counted.items():
+        for forgery in ((captured + 1, reserved), (captured - 1, reserved), (captured, reserved + 1), (captured, reserved - 1)):
+            assert not audit(replace(books, counted={**counted, place: forgery}), NOON).ok
+        if captured or reserved:
+            elsewhere = (*place[:2], place[2] + 1)
+            assert not audit(replace(books, counted={each: counted[each] for each in counted if each != place}), NOON).ok
+            assert not audit(replace(books, counted={**counted, elsewhere: (captured, reserved)}), NOON).ok
 
 
 def sound(books: Books, rows: dict[int, Transfer]) -> bool:

@@ -4,16 +4,16 @@ The store is the real one on SQLite, with hooks between its steps (`tests.fakes.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from payre_mcp.clock import US_PER_S, ManualClock
+from payre_mcp.clock import US_PER_S
 from payre_mcp.errors import HoldUnknown, PayreUnavailable
 from payre_mcp.gateway.waiting import AsyncWriter
 from payre_mcp.ledger.model import (
@@ -31,10 +31,8 @@ from payre_mcp.ledger.model import (
     Void,
     born,
 )
-from payre_mcp.ledger.state import Answer, Decision
 from payre_mcp.ledger.store import StoreBusy, StoreUnavailable
-from payre_mcp.ledger.writer import BATCH_LIMIT, HOLD_LIFE_US, Ticket, Writer
-from payre_mcp.storage.embedded import EmbeddedLedger, open_embedded
+from payre_mcp.ledger.writer import BATCH_LIMIT, HOLD_LIFE_US, Writer
 from payre_mcp.storage.sqlite import SqliteStore
 from tests.fakes import (
     PATIENCE_S,
@@ -42,7 +40,6 @@ from tests.fakes import (
     Gate,
     Inbox,
     ScriptedStore,
-    audited,
     code_of,
     done,
     finish,
@@ -51,90 +48,7 @@ from tests.fakes import (
     open_holds_of,
     start_python,
 )
-
-
-class Desk(NamedTuple):
-    """A writer over a scripted store, and a consumer with $1.00 whose commands it takes."""
-
-    ledger: EmbeddedLedger
-    store: ScriptedStore
-    writer: Writer
-    clock: ManualClock
-    payer: Funded
-    path: Path
-
-    def submit(self, *commands: Command, inbox: Inbox | None = None) -> tuple[Inbox, list[Ticket]]:
-        inbox = inbox or Inbox()
-        tickets = [inbox.ticket() for _ in commands]
-        for command, ticket in zip(commands, tickets, strict=True):
-            self.writer.submit(command, ticket)
-        return inbox, tickets
-
-    def answers(self, *commands: Command) -> list[Answer]:
-        inbox, tickets = self.submit(*commands)
-        return inbox.answers(tickets)
-
-    def behind(self, *commands: Command, and_then: Callable[[], None] | None = None) -> list[Answer]:
-        """The answers of commands that all queued up while one commit ran, so that they make one batch.
-
-        `and_then` runs before that batch is committed.
-        """
-        gate = Gate()
-        self.store.before_commit = gate
-        first, first_ticket = self.submit(self.payer.charge(1))
-        gate.wait_reached()
-        inbox, tickets = self.submit(*commands)
-        self.store.before_commit = and_then or (lambda: None)
-        gate.open()
-        done(first.answer(*first_ticket))
-        return inbox.answers(tickets)
-
-    def is_clean(self) -> bool:
-        return audited(self.path, self.clock.now_us()).ok
-
-
-@pytest.fixture
-def desk(ledger_path: Path, clock: ManualClock) -> Iterator[Desk]:
-    ledger = open_embedded(ledger_path, clock)
-    ledger.writer.close()
-    store = ScriptedStore(SqliteStore(ledger_path))
-    writer = Writer(store, clock, ledger.ids, sweep_every_s=3600)
-    payer = fund(ledger, 1_000_000, writer=writer)
-    store.begun.clear()
-    store.committed.clear()
-    yield Desk(ledger, store, writer, clock, payer, ledger_path)
-    writer.close()
-    ledger.close()
-
-
-class Broken(Exception):
-    """What a store raises when one command breaks it."""
-
-
-class Death(BaseException):
-    """What nothing in the writer's loop may survive."""
-
-
-def raiser(error: BaseException, *, times: int = 10**9) -> Callable[[], None]:
-    """A hook that raises so many times and then lets pass."""
-    left = [times]
-
-    def hook() -> None:
-        if left[0] > 0:
-            left[0] -= 1
-            raise error
-
-    return hook
-
-
-def poison(tool: str) -> Callable[[Decision], None]:
-    """A hook that breaks every batch with a row of this tool."""
-
-    def hook(decision: Decision) -> None:
-        if any(row.tool == tool for row in decision.transfers):
-            raise Broken
-
-    return hook
+from tests.ledger.desk import Death, Desk, poison, raiser
 
 
 def refund_of(payer: Funded, charge: Transfer, micros: int, key: str) -> Refund:

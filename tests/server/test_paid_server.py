@@ -145,7 +145,7 @@ async def test_all_problems_of_a_mapping_are_told_together_and_then_nothing_is_t
     with pytest.raises(PriceSpecInvalid) as caught:
         payre.pricing({"forecast": "0.005", "radar": "0.02", "archive": "cheap", "station": {"prise": 1}})
     assert {path.split(".")[0] for _, path in codes(caught.value)} == {"radar", "archive", "station"}
-    assert [target.name for target in payre.metering.prices] == ["radar"]
+    assert [target.name for target in payre.metering.prices.specs] == ["radar"]
 
 
 async def test_a_price_that_names_no_tool_stops_the_server_at_start(shop: Shop) -> None:

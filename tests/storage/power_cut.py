@@ -20,9 +20,11 @@ from typing import NamedTuple
 
 from payre_mcp.clock import SystemClock
 from payre_mcp.ids import IdFactory
-from payre_mcp.ledger.model import Capture, Charge, Hold, TopUp, Void
+from payre_mcp.ledger.metering import counters_of
+from payre_mcp.ledger.model import Capture, Charge, Hold, Metered, Spent, TopUp, Void
 from payre_mcp.ledger.store import Store
 from payre_mcp.ledger.writer import HOLD_LIFE_US, Writer
+from payre_mcp.pricing import Price, Target, Usage
 from payre_mcp.storage.embedded import open_embedded
 from payre_mcp.storage.library import connect
 from payre_mcp.storage.sqlite import SqliteStore
@@ -33,6 +35,8 @@ LONGEST = 200_000
 """strace cuts longer buffers short; `parse` checks that none was."""
 
 SECTOR = 512
+_STEPS = Price.tiered("requests", [(10, "0.0001"), (20, "0.00005"), (None, "0.00002")]).plan("")
+METERED = Metered(_STEPS, Usage({"requests": 1}), counters_of(_STEPS, 1, Target("tool", "forecast"), 0))
 _NAMES = ("unlink", "rename", "link")
 """Acts on a folder, not on a file: a sync of the folder makes them safe."""
 
@@ -215,7 +219,10 @@ def cuts(recording: Recording, points: Sequence[int], chance: random.Random) -> 
 
 
 def workload(folder: Path, kind: str, pairs: int) -> None:
-    """A top-up, then calls one at a time: hold and capture, every fifth hold and void, every tenth a charge at once."""
+    """A top-up, then calls one at a time: hold and capture, every fifth hold and void, every tenth a charge at once.
+
+    Every third call is metered, over steps that the workload reaches.
+    """
     path, clock = folder / "payre.db", SystemClock()
     reader = connect(path, read_only=True)
     ((consumer,),) = reader.execute("select id from account").fetchall()
@@ -230,13 +237,17 @@ def workload(folder: Path, kind: str, pairs: int) -> None:
     top_up = writer.ask(TopUp(ids.new(), 0, consumer, 1_000_000, "money"))
     _ack("top-up", top_up.transfer.id)
     for n in range(pairs):
-        expires_at = clock.now_us() + HOLD_LIFE_US
-        hold = writer.ask(Hold(ids.new(), 0, consumer, developer, api_key, 100, "forecast", expires_at, f"call {n}", "same"))
+        expires_at, terms = clock.now_us() + HOLD_LIFE_US, METERED if n % 3 == 2 else None
+        hold = writer.ask(
+            Hold(ids.new(), 0, consumer, developer, api_key, 100, "forecast", expires_at, f"call {n}", "same", terms)
+        )
         _ack("hold", hold.transfer.id)
         if n % 5 == 4:
             _ack("void", writer.ask(Void(ids.new(), 0, hold.transfer.id, consumer)).transfer.id)
         else:
-            done = writer.ask(Capture(ids.new(), 0, hold.transfer.id, consumer, developer, 60, FEE_BPS, "{}", '"answer"', 10**18))
+            spent = Spent(METERED.plan, METERED.known) if terms else None
+            capture = Capture(ids.new(), 0, hold.transfer.id, consumer, developer, 60, FEE_BPS, "{}", '"answer"', 10**18, spent)
+            done = writer.ask(capture)
             _ack("capture", done.transfer.id)
         if n % 10 == 9:
             _ack("charge", writer.ask(_charge(ids, consumer, developer, api_key)).transfer.id)

@@ -70,10 +70,12 @@ class LedgerOnDisk(RuleBasedStateMachine):
         try:
             stored = {account.id: (account.balance_micros, account.held_micros) for _, account in snapshot.accounts()}
             earned = {developer: (net, fees) for _, developer, net, fees in snapshot.earnings()}
+            counted = {(who, name, start): (taken, kept) for _, who, name, start, taken, kept in snapshot.counters()}
         finally:
             snapshot.close()
         assert stored == {who: (amount, self.model.held(who)) for who, amount in self.model.money.items()}
         assert earned == self.model.income
+        assert {place: counts for place, counts in counted.items() if any(counts)} == self.model.counters()
 
     def teardown(self) -> None:
         self.store.close()

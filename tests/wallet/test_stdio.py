@@ -1,4 +1,4 @@
-"""`payre wallet`: the same six tools from a process on stdio, and the page of its links on loopback beside it."""
+"""`payre wallet`: the same tools from a process on stdio, and the page of its links on loopback beside it."""
 
 import subprocess
 import sys
@@ -62,7 +62,7 @@ async def wallet_process(purse: Purse, mode: str = "auto") -> AsyncGenerator[Cli
             yield client
 
 
-async def test_all_six_tools_answer_on_stdio_for_the_key_of_the_environment(purse: Purse) -> None:
+async def test_the_tools_answer_on_stdio_for_the_key_of_the_environment(purse: Purse) -> None:
     async with wallet_process(purse) as wallet:
         balance = await wallet.call_tool("get_balance", {})
         (charge,) = facts_of(await wallet.call_tool("list_charges", {}))["charges"]

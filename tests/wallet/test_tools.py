@@ -1,4 +1,4 @@
-"""The wallet's six tools over HTTP: what they say, to whom, and what they never say."""
+"""The wallet's seven tools over HTTP: what they say, to whom, and what they never say."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -23,6 +23,7 @@ TOOLS: dict[str, dict[str, Any]] = {
     "get_top_up": {"top_up_id": format_id("top", 1)},
     "list_charges": {},
     "get_charge": {"charge_id": format_id("chg", 1)},
+    "quote_price": {"name": "forecast"},
     "verify_receipt": {"receipt": "a.b.c"},
 }
 HEADERS = {
@@ -68,7 +69,7 @@ def stranger(box: Sandbox) -> Funded:
 # What it says.
 
 
-async def test_the_wallet_has_six_tools_none_of_which_moves_money(wallet: Client) -> None:
+async def test_the_wallet_has_seven_tools_none_of_which_moves_money(wallet: Client) -> None:
     tools = {tool.name: tool for tool in (await wallet.list_tools()).tools}
     assert tools.keys() == TOOLS.keys()
     read_only = {name for name, tool in tools.items() if tool.annotations and tool.annotations.read_only_hint}

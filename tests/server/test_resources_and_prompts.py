@@ -1,0 +1,81 @@
+"""Priced resources, templates and prompts: charged as tools are, refused as JSON-RPC errors."""
+
+from typing import Any
+
+import pytest
+from mcp import Client
+from mcp.shared.exceptions import MCPError
+
+from payre_mcp import PaidMCPServer, Price
+from tests.server.conftest import Shop
+
+
+def office(shop: Shop, **options: Any) -> PaidMCPServer:
+    prices = {
+        "resource:report://{year}": "0.02",
+        "resource:report://latest": "0.03",
+        "prompt:brief": Price.per("characters", 1, "0.001"),
+    }
+    server = PaidMCPServer("office", payre=shop.payre(prices=prices, **options))
+
+    @server.resource("report://{year}")
+    def report(year: str) -> str:  # pyright: ignore[reportUnusedFunction]
+        return f"In {year} all was well."
+
+    @server.resource("report://latest")
+    def latest() -> str:  # pyright: ignore[reportUnusedFunction]
+        return "All is well."
+
+    @server.resource("free://{name}")
+    def free(name: str) -> str:  # pyright: ignore[reportUnusedFunction]
+        return name
+
+    @server.prompt()
+    def brief(topic: str) -> str:  # pyright: ignore[reportUnusedFunction]
+        return f"Write a brief on {topic}."
+
+    return server
+
+
+async def test_resources_templates_and_prompts_are_charged_as_tools_are(shop: Shop, mode: Any) -> None:
+    async with Client(office(shop), mode=mode) as client:
+        meta = shop.meta()
+        for result, cost in (
+            (await client.read_resource("report://2025", meta=meta), 20_000),
+            (await client.read_resource("report://latest", meta=meta), 30_000),
+            (await client.get_prompt("brief", {"topic": "peace"}, meta=meta), 5_000),
+        ):
+            receipt = shop.connection.ledger.ring.verify((result.meta or {})["dev.payre/receipt"])
+            assert receipt.amount_micros == cost
+        assert "dev.payre/receipt" not in ((await client.read_resource("free://x", meta=meta)).meta or {})
+    assert shop.spent() == 55_000
+
+
+async def test_without_a_key_a_priced_resource_is_an_error_with_the_price_in_its_data(shop: Shop, mode: Any) -> None:
+    async with Client(office(shop), mode=mode) as client:
+        with pytest.raises(MCPError) as refused:
+            await client.read_resource("report://2025")
+        assert refused.value.error.data["error"] == "payment_required"
+        assert refused.value.error.data["price_micros"] == 20_000
+        with pytest.raises(MCPError):
+            await client.get_prompt("brief", {"topic": "peace"})
+    assert shop.journal() == []
+
+
+async def test_every_list_carries_its_prices(shop: Shop) -> None:
+    async with Client(office(shop)) as client:
+        (latest,) = (await client.list_resources()).resources
+        templates = {each.uri_template: each for each in (await client.list_resource_templates()).resource_templates}
+        (brief,) = (await client.list_prompts()).prompts
+    assert (latest.meta or {})["dev.payre/price"]["max_micros"] == 30_000
+    assert (templates["report://{year}"].meta or {})["dev.payre/price"]["max_micros"] == 20_000
+    assert "dev.payre/price" not in (templates["free://{name}"].meta or {})
+    assert (brief.meta or {})["dev.payre/price"]["description"] == "Costs $0.001 per character."
+
+
+async def test_a_prompt_without_its_arguments_or_an_unknown_address_is_not_even_held(shop: Shop) -> None:
+    async with Client(office(shop)) as client:
+        for call in (client.get_prompt("brief", {}, meta=shop.meta()), client.read_resource("nothing://x", meta=shop.meta())):
+            with pytest.raises(MCPError):
+                await call
+    assert shop.journal() == []
