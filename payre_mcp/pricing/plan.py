@@ -129,6 +129,22 @@ class Bill(NamedTuple):
     """Dimensions of which no number came."""
 
 
+class _Term(NamedTuple):
+    """One dimension as a part of the sum."""
+
+    rate: Rate
+    weight: int
+    """What its prices are multiplied by for the common denominator."""
+    counter: int | None
+    """Which counter its steps go by."""
+    is_in_quota: bool
+    """Whether the free quota is of its unit."""
+
+    def before(self, used: Sequence[int] | None) -> int | None:
+        """What came before the call; None where that is not known."""
+        return None if used is None else 0 if self.counter is None else used[self.counter]
+
+
 class Counter(NamedTuple):
     """A quantity that is counted over a window because prices depend on it."""
 
@@ -163,8 +179,18 @@ class Plan:
         return lcm(*(rate.denominator for rate in self.rates))
 
     @cached_property
-    def _weights(self) -> tuple[int, ...]:
-        return tuple(self.denominator // rate.denominator for rate in self.rates)
+    def _terms(self) -> tuple[_Term, ...]:
+        counted = iter(range(len(self.rates)))
+        quota_unit = self.quota and self.quota.unit
+        return tuple(
+            _Term(
+                rate,
+                self.denominator // rate.denominator,
+                next(counted) if rate.bounds else None,
+                rate.dimension.unit == quota_unit,
+            )
+            for rate in self.rates
+        )
 
     @cached_property
     def names(self) -> Mapping[str, tuple[str, str]]:
@@ -192,7 +218,7 @@ class Plan:
         quantities = usage.quantities
         counted = [quantities.get(rate.key, 0) for rate in self.rates if rate.bounds]
         if self.quota:
-            same_unit = [quantities.get(rate.key, 0) for rate in self.rates if rate.dimension.unit == self.quota.unit]
+            same_unit = [quantities.get(term.rate.key, 0) for term in self._terms if term.is_in_quota]
             counted.append(1 if self._whole_calls_are_free else sum(same_unit))
         return tuple(counted)
 
@@ -208,16 +234,16 @@ class Plan:
         if used is not None and self._is_free_call(used):
             return 0
         free, total, unbounded = self._free(used), 0, False
-        for rate, weight, before in zip(self.rates, self._weights, self._before(used), strict=True):
+        for term in self._terms:
+            rate = term.rate
             upper = known.quantities.get(rate.key) if rate.is_exact else rate.most
-            is_quota = self.quota is not None and rate.dimension.unit == self.quota.unit
             if upper is None:
                 unbounded = unbounded or any(rate.prices)
-                free = 0 if is_quota else free  # it may use up all that is free
+                free = 0 if term.is_in_quota else free  # it may use up all that is free
                 continue
-            taken = min(free, upper) if is_quota else 0
+            taken = min(free, upper) if term.is_in_quota else 0
             free -= taken
-            total += rate.dearest(upper - taken, before, known.facts) * weight
+            total += rate.dearest(upper - taken, term.before(used), known.facts) * term.weight
         if unbounded:
             return self.max_micros
         bound = self._rounded(total)
@@ -246,28 +272,22 @@ class Plan:
         """
         lines: list[QuoteLine] = []
         exact, free, all_free = 0, self._free(used), self._is_free_call(used)
-        for rate, weight, before in zip(self.rates, self._weights, self._before(used), strict=True):
+        for term in self._terms:
+            rate = term.rate
             quantity = usage.quantities.get(rate.key)
             if quantity is None:
                 continue
             taken = quantity if all_free else 0
-            if free and self.quota and rate.dimension.unit == self.quota.unit:
+            if free and term.is_in_quota:
                 taken = min(free, quantity)
                 free -= taken
             if taken:
                 lines.append(QuoteLine(rate.dimension, taken, 0, is_free=True))
             if quantity > taken or not taken:
-                for part, price in rate.cut(quantity - taken, before or 0, usage.facts):
+                for part, price in rate.cut(quantity - taken, term.before(used) or 0, usage.facts):
                     lines.append(QuoteLine(rate.dimension, part, price))
-                    exact += part * price * weight
+                    exact += part * price * term.weight
         return lines, exact
-
-    def _before(self, used: Sequence[int] | None) -> list[int | None]:
-        """The counter of each dimension, 0 for one without steps."""
-        if used is None:
-            return [None] * len(self.rates)
-        counters = iter(used)
-        return [next(counters) if rate.bounds else 0 for rate in self.rates]
 
     def _free(self, used: Sequence[int] | None) -> int:
         """How many base units of the quota's unit are free now."""

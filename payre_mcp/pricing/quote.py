@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from payre_mcp.errors import UsageInvalid
 from payre_mcp.money import MAX_MICROS, ZERO, Money
 from payre_mcp.pricing.plan import Bill, Facts, Plan, QuoteLine, Usage
-from payre_mcp.pricing.units import FIELDS, UNITS, exact, to_base
+from payre_mcp.pricing.units import FIELDS, exact, to_base
 from payre_mcp.pricing.usage import Sent, find_dimension, known_usage, with_token_facts
 from payre_mcp.text import shown
 
@@ -110,18 +110,20 @@ def _counted(plan: Plan, used_before: Mapping[str, object]) -> tuple[int, ...]:
         return (0,) * len(plan.counters)
     free: dict[str, int] = {}
     used: dict[str, int] = {}
-    by_unit = dict.fromkeys(UNITS, 0)
     for name, n in used_before.items():
-        if isinstance(name, str) and name.startswith("free."):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+        if name in plan.names:
+            key, unit = plan.names[name]
+        elif isinstance(name, str) and name.startswith("free."):  # pyright: ignore[reportUnnecessaryIsInstance] - as in _key
             unit = find_dimension((), name.removeprefix("free."))
             free[unit] = to_base(unit, n)
+            continue
         else:
-            key, unit = plan.names.get(name) or _key(plan, name)
-            if key in used:
-                raise UsageInvalid(f"{name} is given twice")
-            used[key] = to_base(unit, n)
-            by_unit[unit] += used[key]
+            key, unit = _key(plan, name)
+        if key in used:
+            raise UsageInvalid(f"{name} is given twice")
+        used[key] = to_base(unit, n)
     counted = [used.get(counter.key, 0) for counter in plan.counters]
     if plan.quota is not None:
-        counted[-1] = free.get(plan.quota.unit, by_unit[plan.quota.unit])
+        same_unit = sum(quantity for key, quantity in used.items() if key.rpartition(".")[2] == plan.quota.unit)
+        counted[-1] = free.get(plan.quota.unit, same_unit)
     return tuple(counted)
