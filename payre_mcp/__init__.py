@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from payre_mcp.receipts import KeyRing, Receipt, verify_receipt
     from payre_mcp.server.calls import current_call, observe, report_usage
     from payre_mcp.server.extension import Payre
-    from payre_mcp.server.paid_server import PaidMCPServer, tool
+    from payre_mcp.server.paid_server import PaidMCPServer, prompt, resource, tool
     from payre_mcp.serving import serve
 
 _HOME = {
@@ -30,7 +30,9 @@ _HOME = {
     "connect": "connection",
     "current_call": "server.calls",
     "observe": "server.calls",
+    "prompt": "server.paid_server",
     "report_usage": "server.calls",
+    "resource": "server.paid_server",
     "serve": "serving",
     "tool": "server.paid_server",
     "verify_receipt": "receipts",
@@ -48,7 +50,9 @@ __all__ = [
     "connect",
     "current_call",
     "observe",
+    "prompt",
     "report_usage",
+    "resource",
     "serve",
     "tool",
     "verify_receipt",

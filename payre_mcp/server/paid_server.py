@@ -33,15 +33,32 @@ def tool(*, price: PriceSource | None = None, **tool_options: Any) -> Callable[[
             async def forecast(self, city: str) -> str: ...
     """
 
+    return _mark("tool", {"price": price, **tool_options})
+
+
+def resource(uri: str, *, price: PriceSource | None = None, **resource_options: Any) -> Callable[[_Function], _Function]:
+    """Mark a method of a `PaidMCPServer` subclass as a resource, or as a template where `uri` has parameters.
+
+    `resource_options` are those of `MCPServer.resource`. The price of a template holds for every address that fits it.
+    """
+    return _mark("resource", {"uri": uri, "price": price, **resource_options})
+
+
+def prompt(*, price: PriceSource | None = None, **prompt_options: Any) -> Callable[[_Function], _Function]:
+    """Mark a method of a `PaidMCPServer` subclass as a prompt; `prompt_options` are those of `MCPServer.prompt`."""
+    return _mark("prompt", {"price": price, **prompt_options})
+
+
+def _mark(kind: str, options: dict[str, Any]) -> Callable[[_Function], _Function]:
     def mark(method: _Function) -> _Function:
-        setattr(method, _MARK, {"price": price, **tool_options})
+        setattr(method, _MARK, (kind, options))
         return method
 
     return mark
 
 
 class PaidMCPServer(MCPServer[LifespanResultT]):
-    """An MCP server that charges for its tools. Tools without a price are free and work as in `MCPServer`.
+    """An MCP server that charges for its tools, resources and prompts; those without a price work as in `MCPServer`.
 
     The ledger opens when the server starts and closes when it stops. `payre` is a `Payre`, or the address of a ledger;
     without it the settings say where the ledger is.
@@ -82,8 +99,8 @@ class PaidMCPServer(MCPServer[LifespanResultT]):
             **mcp_options,
         )
         self.payre.attach(self)
-        for method, options in self._marked_methods():
-            self.tool(**options)(method)
+        for method, (kind, options) in self._marked_methods():
+            getattr(self, kind)(**options)(method)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a marked method that would hide a part of the server itself."""
@@ -115,11 +132,45 @@ class PaidMCPServer(MCPServer[LifespanResultT]):
         register = super().tool(name, title, description, annotations, icons, meta, structured_output)
 
         def decorate(function: _Function) -> _Function:
-            tool_name = name or function.__name__
-            if price is not None:
-                if self._has_tool(tool_name):
-                    raise ValueError(f"a tool {tool_name!r} exists already; a price cannot be put on it twice or later")
-                self.payre.pricing({tool_name: price})
+            self._put_price("tool", name or function.__name__, price)
+            return register(function)
+
+        return decorate
+
+    def resource(self, uri: str, *, price: PriceSource | None = None, **options: Any) -> Callable[[_Function], _Function]:
+        """Register a resource or a template, as `MCPServer.resource`; with a `price`, every successful reading costs it.
+
+        Raises:
+            PriceSpecInvalid: `price` is no price.
+            ValueError: A resource of this address exists already.
+        """
+        register = super().resource(uri, **options)
+
+        def decorate(function: _Function) -> _Function:
+            self._put_price("resource", uri, price)
+            return register(function)
+
+        return decorate
+
+    def prompt(
+        self,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        icons: list[Icon] | None = None,
+        *,
+        price: PriceSource | None = None,
+    ) -> Callable[[_Function], _Function]:
+        """Register a prompt, as `MCPServer.prompt`; with a `price`, every successful rendering costs it.
+
+        Raises:
+            PriceSpecInvalid: `price` is no price.
+            ValueError: A prompt of this name exists already.
+        """
+        register = super().prompt(name, title, description, icons)
+
+        def decorate(function: _Function) -> _Function:
+            self._put_price("prompt", name or function.__name__, price)
             return register(function)
 
         return decorate
@@ -127,15 +178,21 @@ class PaidMCPServer(MCPServer[LifespanResultT]):
     def add_tool(self, fn: Callable[..., Any], name: str | None = None, *args: Any, **options: Any) -> None:
         """Register a function as a tool, as `MCPServer.add_tool`. Raises `ValueError` for the name of a priced tool."""
         tool_name = name or fn.__name__
-        if self._has_tool(tool_name) and self._is_priced(tool_name):
+        if self._tool_manager.get_tool(tool_name) is not None and self._is_priced("tool", tool_name):
             raise ValueError(f"the priced tool {tool_name!r} exists already; give the other one another name")
         super().add_tool(fn, name, *args, **options)
 
     def remove_tool(self, name: str) -> None:
         """Remove a free tool. Raises `ValueError` for a priced one: its price would name nothing."""
-        if self._is_priced(name):
+        if self._is_priced("tool", name):
             raise ValueError(f"the tool {name!r} has a price and cannot be removed")
         super().remove_tool(name)
+
+    def remove_prompt(self, name: str) -> None:
+        """Remove a free prompt. Raises `ValueError` for a priced one: its price would name nothing."""
+        if self._is_priced("prompt", name):
+            raise ValueError(f"the prompt {name!r} has a price and cannot be removed")
+        super().remove_prompt(name)
 
     async def run_stdio_async(self) -> None:
         """Serve on stdio, where `PAYRE_KEY` pays for calls that carry no key of their own."""
@@ -143,14 +200,19 @@ class PaidMCPServer(MCPServer[LifespanResultT]):
         with serving_stdio(None if key is None else key.get_secret_value()):
             await super().run_stdio_async()
 
-    def _is_priced(self, name: str) -> bool:
-        return Target("tool", name) in self.payre.metering.prices.specs
+    def _put_price(self, kind: str, name: str, price: PriceSource | None) -> None:
+        if price is None:
+            return
+        assert self.payre.metering.host is not None
+        if name in self.payre.metering.host.names(kind):
+            raise ValueError(f"a {kind} {name!r} exists already; a price cannot be put on it twice or later")
+        self.payre.pricing({name if kind == "tool" else f"{kind}:{name}": price})
 
-    def _has_tool(self, name: str) -> bool:
-        return self._tool_manager.get_tool(name) is not None
+    def _is_priced(self, kind: str, name: str) -> bool:
+        return Target(kind, name) in self.payre.metering.prices.specs
 
-    def _marked_methods(self) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-        """Methods that `tool` marked, in the order of definition, base classes first; an override counts once."""
+    def _marked_methods(self) -> Iterator[tuple[Callable[..., Any], tuple[str, dict[str, Any]]]]:
+        """Methods that were marked, in the order of definition, base classes first; an override counts once."""
         names = dict.fromkeys(
             name for cls in reversed(type(self).__mro__) for name, value in vars(cls).items() if hasattr(value, _MARK)
         )

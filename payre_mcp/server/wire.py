@@ -133,7 +133,9 @@ def quoted(target: Target, spec: PriceSpec | None, quote: Quote | None) -> Resul
 
 
 def with_receipt(out: Result, settlement: Settlement, *, replayed: bool = False) -> Result:
-    """A result with its receipt."""
+    """A result with its receipt. What was paid for is nobody else's: no shared cache may hand it on."""
+    if out.get("cacheScope") == "public":
+        out = {**out, "cacheScope": "private"}
     marks: dict[str, Any] = {RECEIPT: settlement.receipt}
     return _with_meta(out, marks | {REPLAYED: True} if replayed else marks)
 

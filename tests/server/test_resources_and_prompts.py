@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 from mcp import Client
+from mcp.server import CacheHint
 from mcp.shared.exceptions import MCPError
 
-from payre_mcp import PaidMCPServer, Price
+from payre_mcp import PaidMCPServer, Price, prompt, resource
 from tests.server.conftest import Shop
 
 
@@ -79,3 +80,85 @@ async def test_a_prompt_without_its_arguments_or_an_unknown_address_is_not_even_
             with pytest.raises(MCPError):
                 await call
     assert shop.journal() == []
+
+
+# Prices in decorators and classes.
+
+
+class Archive(PaidMCPServer):
+    @resource("archive://{year}", price="0.02")
+    def volume(self, year: str) -> str:
+        """A volume."""
+        return f"{self.name} of {year}"
+
+    @resource("archive://index")
+    def index(self) -> str:
+        """The index, free."""
+        return "1970 to 2026"
+
+    @prompt(price="0.001")
+    def brief(self, topic: str) -> str:
+        """Ask for a brief."""
+        return f"Write a brief on {topic}."
+
+
+def decorated(shop: Shop) -> PaidMCPServer:
+    server = PaidMCPServer("archive", payre=shop.payre())
+
+    @server.resource("archive://{year}", price="0.02", description="A volume.")
+    def volume(year: str) -> str:  # pyright: ignore[reportUnusedFunction]
+        return f"archive of {year}"
+
+    @server.resource("archive://index")
+    def index() -> str:  # pyright: ignore[reportUnusedFunction]
+        return "1970 to 2026"
+
+    @server.prompt(price="0.001")
+    def brief(topic: str) -> str:  # pyright: ignore[reportUnusedFunction]
+        """Ask for a brief."""
+        return f"Write a brief on {topic}."
+
+    return server
+
+
+@pytest.mark.parametrize("in_class", [True, False])
+async def test_a_price_stands_in_the_decorator_of_a_resource_or_a_prompt(shop: Shop, in_class: bool) -> None:
+    server = Archive("archive", payre=shop.payre()) if in_class else decorated(shop)
+    async with Client(server) as client:
+        volume = await client.read_resource("archive://2025", meta=shop.meta())
+        index = await client.read_resource("archive://index", meta=shop.meta())
+        brief = await client.get_prompt("brief", {"topic": "peace"}, meta=shop.meta())
+        (template,) = (await client.list_resource_templates()).resource_templates
+    assert "archive of 2025" in volume.model_dump_json()
+    assert "dev.payre/receipt" in (brief.meta or {})
+    assert "dev.payre/receipt" not in (index.meta or {})
+    assert template.description == "A volume. Costs $0.02 per call."
+    assert shop.spent() == 21_000
+
+
+def test_a_price_is_not_put_on_what_exists_already(shop: Shop) -> None:
+    server = decorated(shop)
+    with pytest.raises(ValueError, match="resource 'archive://index' exists already"):
+        server.resource("archive://index", price="0.01")(lambda: "")
+    with pytest.raises(ValueError, match="prompt 'brief' exists already"):
+        server.prompt("brief", price="0.01")(lambda: "")
+    with pytest.raises(ValueError, match="prompt 'brief' has a price and cannot be removed"):
+        server.remove_prompt("brief")
+
+
+def test_a_free_prompt_can_be_removed(shop: Shop) -> None:
+    server = PaidMCPServer("archive", payre=shop.payre())
+    server.prompt("brief")(lambda: "")
+    server.remove_prompt("brief")
+    server.prompt("brief", price="0.01")(lambda: "")
+
+
+async def test_no_shared_cache_may_keep_what_was_paid_for(shop: Shop) -> None:
+    hints: dict[Any, CacheHint] = {"resources/read": CacheHint(ttl_ms=60_000, scope="public")}
+    server = PaidMCPServer("archive", payre=shop.payre(), cache_hints=hints)
+    server.resource("archive://paid", name="paid", price="0.02")(lambda: "paid")
+    server.resource("archive://free", name="free")(lambda: "free")
+    async with Client(server) as client:
+        paid = await client.read_resource("archive://paid", meta=shop.meta())
+        free = await client.read_resource("archive://free")
+    assert (paid.cache_scope, free.cache_scope) == ("private", "public")
