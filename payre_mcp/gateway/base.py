@@ -182,6 +182,10 @@ class ChargeView:
     amount: Money
     created_at: int
     receipt: str
+    variant: str = ""
+    """Which variant of the price the arguments chose; empty where there is none."""
+    lines: tuple[str, ...] = ()
+    """What a metered charge adds up from; its sum is rounded up once."""
 
 
 class QuoteView(NamedTuple):

@@ -7,8 +7,10 @@ from typing import Any
 from payre_mcp.clock import US_PER_S
 from payre_mcp.gateway.base import ChargeView
 from payre_mcp.ids import format_id
+from payre_mcp.ledger.metering import charged_for
 from payre_mcp.ledger.model import Transfer
 from payre_mcp.money import Money
+from payre_mcp.pricing.describe import charge_line
 from payre_mcp.receipts import KeyRing, Receipt
 
 
@@ -56,4 +58,6 @@ class Statements:
             amount=Money(row.amount_micros),
             created_at=row.created_at,
             receipt=self.receipt(row),
+            variant=detail.get("variant", ""),
+            lines=tuple(charge_line(*line) for line in charged_for(row.terms)),
         )

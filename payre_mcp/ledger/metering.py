@@ -86,6 +86,12 @@ def price_capture(spent: Spent | None, held_micros: int, hold_terms: str) -> tup
     })  # fmt: skip
 
 
+def charged_for(charge_terms: str) -> list[tuple[str, int, Fraction]]:
+    """(dimension, base units, exact micros) of each line of a metered charge; none for a fixed price."""
+    lines = json.loads(charge_terms)["lines"] if charge_terms else ()
+    return [(key, quantity, Fraction(cost)) for key, quantity, cost in lines]
+
+
 def reserved_by(hold_terms: str) -> Iterator[Move]:
     """What an open hold keeps in its counters."""
     for name, start, _, reserved in _counters(hold_terms):
@@ -111,7 +117,7 @@ def adds_up(amount_micros: int, charge_terms: str) -> bool:
     terms = json.loads(charge_terms)
     if terms["missing"]:
         return True
-    exact = sum((Fraction(cost) for _, _, cost in terms["lines"]), Fraction(0))
+    exact = sum((cost for _, _, cost in charged_for(charge_terms)), Fraction(0))
     total = max(ceil(exact), terms["min_micros"]) if exact else 0
     return amount_micros + terms["shortfall_micros"] == total
 

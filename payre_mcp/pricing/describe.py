@@ -56,6 +56,13 @@ def quote_lines(quote: Quote) -> list[str]:
     return [_quote_line(line) for line in quote.lines]
 
 
+def charge_line(key: str, base_quantity: int, cost_micros: Fraction) -> str:
+    """A line of a charge in base units, as `12,341 milliseconds: $0.012341`."""
+    direction, _, unit = key.rpartition(".")
+    what = UNITS[unit].plural if UNITS[unit].base == 1 else UNITS[unit].base_name
+    return f"{base_quantity:,} {direction} {what}: {exact_usd(cost_micros)}".replace("  ", " ")
+
+
 def exact_usd(micros: Fraction) -> str:
     """Exact dollars of a part of a call; `about` where the decimals do not end."""
     if micros.denominator == 1:

@@ -99,6 +99,11 @@ class ChargeFacts(BaseModel):
     amount: str = Field(examples=["$0.005"])
     amount_micros: int
     created_at: str
+    variant: str = Field(description="Which variant of the price the arguments chose; empty where there is none")
+    lines: list[str] = Field(
+        description="What a metered charge adds up from, rounded up once; empty for a fixed price",
+        examples=[["800 input tokens: $0.0004"]],
+    )
     receipt: str = Field(description="The signed receipt; check it with verify_receipt")
 
     @classmethod
@@ -106,7 +111,8 @@ class ChargeFacts(BaseModel):
         """The facts of a charge."""
         return cls(
             charge_id=charge.id, server=charge.server, kind=charge.kind, name=charge.name, amount=str(charge.amount),
-            amount_micros=charge.amount.micros, created_at=utc(charge.created_at), receipt=charge.receipt,
+            amount_micros=charge.amount.micros, created_at=utc(charge.created_at), variant=charge.variant,
+            lines=list(charge.lines), receipt=charge.receipt,
         )  # fmt: skip
 
     def sentence(self) -> str:
@@ -116,7 +122,9 @@ class ChargeFacts(BaseModel):
     def line(self) -> str:
         """One line of a list."""
         amount = f"{self.amount} ({self.amount_micros} micros)"
-        return f"{self.created_at} {self.charge_id}: {amount} for {self.kind} {self.name} of {self.server}."
+        variant = f" ({self.variant})" if self.variant else ""
+        lines = f" It adds up from {'; '.join(self.lines)}." if self.lines else ""
+        return f"{self.created_at} {self.charge_id}: {amount} for {self.kind} {self.name}{variant} of {self.server}.{lines}"
 
 
 class ChargesFacts(BaseModel):

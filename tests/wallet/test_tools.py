@@ -43,7 +43,7 @@ def stated(result: CallToolResult) -> dict[str, Any]:
     for name, fact in flat(facts):
         if isinstance(fact, bool):
             assert ("valid receipt" in text.lower()) == (name == "valid")
-        elif fact is not None:
+        elif fact not in (None, "", []):
             assert re.search(rf"(?<![\w$]){re.escape(str(fact))}(?!\w)", text), f"{name} {fact!r} is not in {text!r}"
     return facts
 
