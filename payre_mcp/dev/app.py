@@ -22,7 +22,6 @@ from payre_mcp.dev.seed import Seed, seed_ledger
 from payre_mcp.dev.web import listen, origin, serving
 from payre_mcp.hub.pages import TOP_UP_PATH, render, top_up_routes
 from payre_mcp.money import Money
-from payre_mcp.pricing.describe import price_sentence
 from payre_mcp.server.extension import Payre
 from payre_mcp.wallet.server import build_wallet
 
@@ -129,7 +128,7 @@ def _application(server: MCPServer[Any], payre: Payre, connection: Connection, a
             "addresses": addresses,
             "balance": await connection.wallet.get_balance(seed.consumer_key),
             "charges": page.charges,
-            "prices": [(target.name, price_sentence(spec)) for target, spec in payre.metering.prices.specs.items()],
+            "prices": [(target.name, advert.sentence) for target, advert in payre.metering.prices.adverts.items()],
             "snippets": snippets(addresses),
         }
         return render("start.html", values)

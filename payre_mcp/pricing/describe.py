@@ -1,7 +1,8 @@
 """A price in words for people and models, and as a card for programs; a quote as lines that can be checked by hand."""
 
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from payre_mcp.errors import AmountOverflow
 from payre_mcp.money import ZERO, Money, format_usd
@@ -14,6 +15,18 @@ from payre_mcp.pricing.units import UNITS
 _PER_WINDOW = {"month": "a month", "day": "a day", "all_time": "in all"}
 _FINEST = 10**9
 """A line may cost less than a micro; nine decimals of a dollar show it."""
+
+
+class Advert(NamedTuple):
+    """A price as lists of tools tell it: to models in a sentence, to programs as a card."""
+
+    sentence: str
+    card: Mapping[str, Any]
+
+
+def advertised(spec: PriceSpec) -> Advert:
+    """What a list says of this price."""
+    return Advert(price_sentence(spec), price_card(spec))
 
 
 def price_sentence(spec: PriceSpec) -> str:

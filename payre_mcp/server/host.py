@@ -22,16 +22,17 @@ class Host:
         """The server's name."""
         return self._server.name
 
-    def names(self, kind: str) -> list[str]:
-        """The names of all tools or prompts, or the addresses of resources and their templates."""
+    def names(self, kind: str) -> dict[str, None]:
+        """The names of all tools or prompts, or the addresses of resources and their templates, in order."""
         match kind:
             case "tool":
-                return [tool.name for tool in self._server._tool_manager.list_tools()]  # pyright: ignore[reportPrivateUsage]
+                names = (tool.name for tool in self._server._tool_manager.list_tools())  # pyright: ignore[reportPrivateUsage]
             case "prompt":
-                return [prompt.name for prompt in self._prompts.list_prompts()]
+                names = (prompt.name for prompt in self._prompts.list_prompts())
             case _:
-                templates = [template.uri_template for template in self._resources.list_templates()]
-                return [*(resource.uri for resource in self._resources.list_resources()), *templates]
+                resources = (resource.uri for resource in self._resources.list_resources())
+                names = (*resources, *(template.uri_template for template in self._resources.list_templates()))
+        return dict.fromkeys(names)
 
     def target(self, kind: str, name: str) -> Target | None:
         """What a request of this name reaches; for a resource its address, else the first template that it fits."""

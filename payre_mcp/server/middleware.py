@@ -79,7 +79,7 @@ class Metering:
             except PriceSpecInvalid as error:
                 return self._refuse(ctx, error)
             out = _as_dict(await call_next(ctx))
-            return wire.with_prices(ctx.method, out, self.prices.specs.get, in_description=self._in_description)
+            return wire.with_prices(ctx.method, out, self.prices.adverts, in_description=self._in_description)
         called = wire.called(ctx.method, ctx.params)
         return await call_next(ctx) if called is None else await self._call(ctx, *called, lambda: call_next(ctx))
 
@@ -111,7 +111,7 @@ class Metering:
                 return wire.quoted(target, None, None)
             gateway = await self._ledger.ready()
             request = self._request(ctx, target, name, spec, arguments)
-            return wire.quoted(target, spec, await gateway.quote(request))
+            return wire.quoted(target, self.prices.adverts[target], await gateway.quote(request))
         except PayreError as error:
             return self._refuse(ctx, error)
 

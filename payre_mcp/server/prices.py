@@ -1,12 +1,13 @@
 """The prices of one server, from code and from files, and whether they fit what the server has."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
 from payre_mcp.errors import PriceSpecInvalid, Problem
 from payre_mcp.pricing import PriceList, PriceSource, PriceSpec, Target, load_prices
+from payre_mcp.pricing.describe import Advert, advertised
 from payre_mcp.pricing.entry import Defaults, read_entry
 from payre_mcp.pricing.reader import Reader, nearest
 
@@ -21,7 +22,7 @@ _PREFIXES = {"resource:": "resource", "prompt:": "prompt"}
 class Registry(Protocol):
     """What a server has that can carry a price."""
 
-    def names(self, kind: str) -> list[str]:
+    def names(self, kind: str) -> Collection[str]:
         """The names of this kind: tools, prompts, or the addresses and templates of resources."""
         ...
 
@@ -35,6 +36,8 @@ class Prices:
 
     def __init__(self) -> None:
         self.specs: dict[Target, PriceSpec] = {}
+        self.adverts: dict[Target, Advert] = {}
+        """What lists say of each price, made once."""
         self.default: Literal["free", "deny"] = "free"
         """What becomes of a target without a price."""
         self._lists: list[PriceList] = []
@@ -52,6 +55,7 @@ class Prices:
             )
         self._lists.append(prices)
         self.specs.update(prices.prices)
+        self.adverts.update((target, advertised(spec)) for target, spec in prices.prices.items())
         if prices.default == "deny":
             self.default = "deny"
 
@@ -60,13 +64,15 @@ class Prices:
 
         A price that names nothing would leave free what it was meant for.
         """
-        for prices in self._lists:
-            found = (
-                _unknown_target(registry, prices, target) or _unknown_param(registry, prices, target, spec)
-                for target, spec in prices.prices.items()
+        names = {kind: registry.names(kind) for kind in {target.kind for target in self.specs}}
+        found = [(prices, problem) for prices in self._lists for problem in _misfits(registry, names, prices)]
+        sources = {prices.source for prices, _ in found}
+        if len(sources) == 1:
+            raise PriceSpecInvalid([problem for _, problem in found], source=sources.pop())
+        if sources:
+            raise PriceSpecInvalid(
+                [each._replace(path=f"{prices.source}: {each.path}" if prices.source else each.path) for prices, each in found]
             )
-            if problems := [problem for problem in found if problem]:
-                raise PriceSpecInvalid(problems, source=prices.source)
 
     def _from_code(self, source: Mapping[str, PriceSource]) -> PriceList:
         reader = Reader()
@@ -94,22 +100,21 @@ class Prices:
         return f"the {target.kind} {target.name!r} has a price already, {where}; keep one"
 
 
-def _unknown_target(registry: Registry, prices: PriceList, target: Target) -> Problem | None:
-    names = registry.names(target.kind)
-    if target.name in names:
-        return None
-    advice = nearest(target.name, names) if names else ""
-    message = f"no {target.kind} {target.name!r}; a price that names nothing would charge nothing{advice}"
-    return prices.problem("unknown_target", target, message)
+def _misfits(registry: Registry, names: Mapping[str, Collection[str]], prices: PriceList) -> Iterator[Problem]:
+    """What is wrong with a list of prices, given what the server has."""
+    for target, spec in prices.prices.items():
+        known = names[target.kind]
+        if target.name not in known:
+            message = f"no {target.kind} {target.name!r}; a price that names nothing would charge nothing"
+            yield prices.problem("unknown_target", target, f"{message}{nearest(target.name, known) if known else ''}")
+        elif spec.variants:
+            yield from _unknown_params(registry, prices, target, spec)
 
 
-def _unknown_param(registry: Registry, prices: PriceList, target: Target, spec: PriceSpec) -> Problem | None:
-    parameters = registry.parameters(target) if spec.variants else None
-    if parameters is None:
-        return None
-    for variant in spec.variants:
-        name = variant.param.partition(".")[0]
-        if name not in parameters:
-            message = f"variants go by {variant.param!r}, and {target.name!r} has no argument {name!r}{nearest(name, parameters)}"
-            return prices.problem("variant_param_unknown", target, message)
-    return None
+def _unknown_params(registry: Registry, prices: PriceList, target: Target, spec: PriceSpec) -> Iterator[Problem]:
+    parameters = registry.parameters(target)
+    for param in dict.fromkeys(variant.param for variant in spec.variants):
+        name = param.partition(".")[0]
+        if parameters is not None and name not in parameters:
+            message = f"variants go by {param!r}, and {target.name!r} has no argument {name!r}{nearest(name, parameters)}"
+            yield prices.problem("variant_param_unknown", target, message)

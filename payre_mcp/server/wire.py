@@ -4,7 +4,7 @@ A receipt goes into `_meta`, never into `structuredContent`: strict output schem
 model only structured content when there is any. A refusal is complete in its text and in its structured content each.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
@@ -15,8 +15,8 @@ from payre_mcp.errors import InvalidRequest, PayreError
 from payre_mcp.gateway.base import Settlement
 from payre_mcp.ids import format_id
 from payre_mcp.money import ZERO, InvalidAmount, Money
-from payre_mcp.pricing import PriceSpec, Quote, Target
-from payre_mcp.pricing.describe import price_card, price_sentence, quote_lines
+from payre_mcp.pricing import Quote, Target
+from payre_mcp.pricing.describe import Advert, quote_lines
 from payre_mcp.pricing.usage import Answered, text_within
 from payre_mcp.receipts import canonical_json, sha256_hex
 
@@ -106,24 +106,26 @@ def answered(out: Result, took_us: int) -> Answered:
     )
 
 
-def with_prices(method: str, out: Result, price_of: Callable[[Target], PriceSpec | None], *, in_description: bool) -> Result:
+def with_prices(method: str, out: Result, adverts: Mapping[Target, Advert], *, in_description: bool) -> Result:
     """A list result with the price in the `_meta` of every priced entry, and in its description for models."""
     key, kind, field = _LISTS[method]
     return {
         **out,
-        key: [_priced(entry, price_of(Target(kind, entry[field])), in_description=in_description) for entry in out.get(key, ())],
+        key: [
+            _priced(entry, adverts.get(Target(kind, entry[field])), in_description=in_description) for entry in out.get(key, ())
+        ],
     }
 
 
-def quoted(target: Target, spec: PriceSpec | None, quote: Quote | None) -> Result:
+def quoted(target: Target, advert: Advert | None, quote: Quote | None) -> Result:
     """The answer of `payre/quote`; for what has no price, that it costs nothing."""
     known: dict[str, Any] = {"kind": target.kind, "name": target.name, "currency": "USD"}
-    if spec is None or quote is None:
+    if advert is None or quote is None:
         return {**known, "price": None, "max_usd": ZERO.usd, "max_micros": 0, "lines": []}
     most = quote.ceiling
     return {
         **known,
-        "price": price_card(spec),
+        "price": advert.card,
         "variant": quote.variant,
         "max_usd": None if most is None else most.usd,
         "max_micros": None if most is None else most.micros,
@@ -189,10 +191,10 @@ def _with_meta(out: Result, marks: Mapping[str, Any]) -> Result:
     return {**out, "_meta": {**(out.get("_meta") or {}), **marks}}
 
 
-def _priced(entry: Result, spec: PriceSpec | None, *, in_description: bool) -> Result:
-    if spec is None:
+def _priced(entry: Result, advert: Advert | None, *, in_description: bool) -> Result:
+    if advert is None:
         return entry
-    priced = _with_meta(entry, {PRICE: price_card(spec)})
+    priced = _with_meta(entry, {PRICE: advert.card})
     if in_description:
-        priced["description"] = f"{entry.get('description') or ''} {price_sentence(spec)}".strip()
+        priced["description"] = f"{entry.get('description') or ''} {advert.sentence}".strip()
     return priced

@@ -182,3 +182,10 @@ async def test_a_changed_file_is_a_new_version_and_what_it_published_before_stay
 def test_payre_takes_no_price_from_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(PriceSpecInvalid, match="cannot be read"):
         Payre("sqlite:///payre.db", prices=tmp_path / "none.yaml")
+
+
+async def test_what_does_not_fit_the_server_is_told_of_all_sources_together(shop: Shop, write: Write) -> None:
+    file = write("tools:\n  serch: 0.005\n")
+    server = PaidMCPServer("library", payre=shop.payre(prices={"pant": "0.01"}), pricing=file)
+    server.tool()(search)
+    assert await problems_at_start(server) == [("unknown_target", "pant", 0), ("unknown_target", "pricing.yaml: tools.serch", 2)]
