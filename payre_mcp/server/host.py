@@ -17,11 +17,6 @@ class Host:
     def __init__(self, server: MCPServer[Any]) -> None:
         self._server = server
 
-    @property
-    def name(self) -> str:
-        """The server's name."""
-        return self._server.name
-
     def names(self, kind: str) -> dict[str, None]:
         """The names of all tools or prompts, or the addresses of resources and their templates, in order."""
         match kind:

@@ -312,3 +312,22 @@ def test_code_and_file_read_one_grammar() -> None:
     [spec] = parse_prices(f"tools: {{t: {{metering: {text}}}}}").prices.values()
     assert spec == load_price(f"metering: {text}") == load_price(text)
     assert spec == Price.per("pages", usage="0.01", max_units=5, free_quota={"amount": 5, "unit": "pages"})
+
+
+@pytest.mark.parametrize(
+    "price",
+    [
+        Price.per_call("0.01", min_price_usd=1),
+        Price.per_call("0.01", free_quota={"amount": 1}),
+        Price.per("pages", 1, "0.01", max_price_usd="0.50"),
+        Price.variants("other", {"a": "0.01"}),
+    ],
+)
+def test_a_variant_cannot_bring_what_holds_for_the_whole_price(price: PriceSpec) -> None:
+    with pytest.raises(PriceSpecInvalid, match=r"price.variants.fast: variant_invalid: .*say .* beside the variants"):
+        Price.variants("model", {"fast": price})
+
+
+def test_a_variant_may_be_unbounded_under_the_ceiling_of_the_whole_price() -> None:
+    price = Price.variants("model", {"fast": Price.per("pages", 1, "0.01")}, max_price_usd="0.30")
+    assert price.ceiling({"model": "fast"}) == Money.parse("0.30")

@@ -328,3 +328,16 @@ def test_a_problem_of_a_target_is_told_at_its_place() -> None:
 def test_warnings_come_with_a_price_that_is_good_alone() -> None:
     found = refused(lambda: parse_prices(f"name: x\nendpoints:\n  - {{path: a, {OPEN_PAGES}}}\n  - {{path: b, price: 1}}\n"))
     assert [each.code for each in found] == ["unknown_key"]
+
+
+def test_a_default_quota_is_for_entries_that_count_its_unit() -> None:
+    text = """
+defaults: {free_quota: {amount: 10, unit: pages}}
+tools:
+  fixed: 0.01
+  by_page: {metering: {dimensions: [{unit: pages, price_usd: 0.01, max_units: 5}]}}
+  by_call: {metering: {dimensions: [{unit: requests, price_usd: 0.01}]}}
+"""
+    prices = parse_prices(text).prices
+    quotas = {target.name: spec.free_quota and spec.free_quota.unit for target, spec in prices.items()}
+    assert quotas == {"fixed": None, "by_page": "pages", "by_call": None}

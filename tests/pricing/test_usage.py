@@ -269,3 +269,23 @@ def test_a_report_of_more_than_was_held_is_kept_as_it_was_made() -> None:
     said = UsageReport(spec.dimensions)
     said.add("pages", 11)
     assert said.quantities() == {"pages": 11}
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        (1.0, "1"),
+        (-0.0, "0"),
+        (1.5, "1.5"),
+        (1e20, "100000000000000000000"),
+        (1e21, "1e+21"),
+        (1e-05, "0.00001"),
+        (-1.5e-05, "-0.000015"),
+        (1e-06, "0.000001"),
+        (1e-07, "1e-7"),
+        (1.25e-10, "1.25e-10"),
+        (0.0001, "0.0001"),
+    ],
+)
+def test_bytes_count_a_fraction_as_rfc_8785_writes_it(number: float, written: str) -> None:
+    assert Sent.arguments({"a": number}).size == len(f'{{"a":{written}}}')

@@ -13,14 +13,14 @@ from payre_mcp.clock import ManualClock, SystemClock
 from payre_mcp.ledger.kernel import decide
 from payre_mcp.ledger.metering import MOST_COUNTED, counters_of
 from payre_mcp.ledger.model import Command, Hold, Kind, Transfer
-from payre_mcp.ledger.state import Answer, CounterKey, Needs, needs
+from payre_mcp.ledger.state import Answer, CounterKey, Decision, Needs, needs
 from payre_mcp.pricing import Price, Target
 from payre_mcp.storage import migrate
 from payre_mcp.storage.embedded import EmbeddedLedger, open_embedded
 from payre_mcp.storage.engine import make_engine
 from payre_mcp.storage.library import connect
 from payre_mcp.storage.migrate import SchemaState
-from payre_mcp.storage.sqlite import SqliteStore
+from payre_mcp.storage.sqlite import MOST_ROWS, SqliteStore
 from tests.fakes import PATIENCE_S, Funded, audited, counters_in, done, finish, fund, journal_of, open_holds_of, start_python
 
 RICHES = 10**9
@@ -109,6 +109,16 @@ def test_thousands_of_metered_calls_go_in_one_transaction(payer: Funded, store: 
     assert sum(each.amount_micros for each in charged[::2]) == 2 * 10_000 + 2 * 5_000 + 1_496 * 1_000
     assert sum(sum(each) for each in counters_in(payer.ledger.path).values()) == 3_000
     assert audited(payer.ledger.path, 1).ok
+
+
+def test_more_counters_than_one_statement_takes_are_written_and_read_in_several(payer: Funded, store: SqliteStore) -> None:
+    many = 2 * MOST_ROWS + 1
+    asked: list[CounterKey] = [(payer.id, f"n{number}", 0) for number in range(many)]
+    decision = Decision(counters={(0, *key): (number, 1) for number, key in enumerate(asked)})
+    store.begin(durable=False)
+    store.apply(decision)
+    assert store.load(only(counters=asked)).counters == {key: (number, 1) for number, key in enumerate(asked)}
+    store.rollback()
 
 
 def test_a_counter_stops_at_the_most_and_the_ledger_stays_sound(payer: Funded, store: SqliteStore) -> None:
