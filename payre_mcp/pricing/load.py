@@ -1,5 +1,6 @@
 """Every form of `price=`, into one `PriceSpec`: dollars, a mapping in the shape of a price file, YAML text, or `Price`."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
@@ -9,6 +10,8 @@ from payre_mcp.pricing.document import read_yaml
 from payre_mcp.pricing.entry import DEFAULT_CEILING, Defaults, read_entry
 from payre_mcp.pricing.reader import Reader
 from payre_mcp.pricing.spec import PriceSpec
+
+logger = logging.getLogger(__name__)
 
 PriceSource = AmountSource | PriceSpec | Mapping[str, Any]
 """What `price=` takes: dollars as text or number, a spec from `Price`, or a mapping in the shape of a price file's entry."""
@@ -100,7 +103,8 @@ class Price:
 def load_price(source: PriceSource) -> PriceSpec:
     """Read one price. Exact: nothing is rounded, and a float counts as the decimal it prints as.
 
-    A text with a colon or a line break is YAML of one entry (`metering: ...`); any other is dollars.
+    A text with a colon or a line break is YAML of one entry (`metering: ...`); any other is dollars. What works and may
+    surprise (`ceiling_defaulted`, `ignored_field`) goes to the log.
 
     >>> load_price("$0.005").ceiling()
     Money(micros=5000)
@@ -119,6 +123,8 @@ def load_price(source: PriceSource) -> PriceSpec:
         reader, data, path = Reader(), source, "price"
     spec = read_entry(reader, data, path, Defaults())
     reader.check()
+    for warning in reader.warnings:
+        logger.warning("%s: %s: %s", warning.place, warning.code, warning.message)
     return spec
 
 

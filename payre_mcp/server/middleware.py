@@ -7,7 +7,7 @@ error, an exception, a cancellation before a result, and a round that asks for m
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -110,7 +110,7 @@ class Metering:
                     raise NotFound(f"no {kind} {name!r}")
                 return wire.quoted(target, None, None)
             gateway = await self._ledger.ready()
-            request = self._request(ctx, target, name, spec, arguments)
+            request = self._request(ctx, target, name, spec, self._arguments(target, name, {"arguments": arguments}))
             return wire.quoted(target, self.prices.adverts[target], await gateway.quote(request))
         except PayreError as error:
             return self._refuse(ctx, error)
@@ -120,8 +120,7 @@ class Metering:
         spec = self.prices.specs.get(target)
         if spec is None:
             return await run() if self.prices.default == "free" else await self._unpriced(ctx, target, run)
-        params = ctx.params or {}
-        arguments = cast("Any", params.get("arguments") or {} if self.host is None else self.host.arguments(target, name, params))
+        arguments = self._arguments(target, name, ctx.params or {})
         if not self._can_run(target, arguments):
             return await self._run_unheld(ctx, run)
         try:
@@ -161,6 +160,10 @@ class Metering:
             max_price=wire.max_price(meta),
             idempotency_key=wire.idempotency_key(meta),
         )
+
+    def _arguments(self, target: Target, name: str, params: Mapping[str, Any]) -> Any:
+        """What was sent; not yet known to be a mapping."""
+        return params.get("arguments") or {} if self.host is None else self.host.arguments(target, name, params)
 
     def _target(self, kind: str, name: str) -> Target:
         """What a name means; a resource's address means the template that it fits."""

@@ -331,3 +331,10 @@ def test_a_variant_cannot_bring_what_holds_for_the_whole_price(price: PriceSpec)
 def test_a_variant_may_be_unbounded_under_the_ceiling_of_the_whole_price() -> None:
     price = Price.variants("model", {"fast": Price.per("pages", 1, "0.01")}, max_price_usd="0.30")
     assert price.ceiling({"model": "fast"}) == Money.parse("0.30")
+
+
+def test_a_price_without_any_bound_says_in_the_log_what_it_holds(caplog: pytest.LogCaptureFixture) -> None:
+    Price.per("pages", 1, "0.01", max_units=5)
+    assert caplog.text == ""
+    Price.per("pages", 1, "0.01")
+    assert "ceiling_defaulted: a dimension is unbounded, so a call holds $1.00" in caplog.text

@@ -103,6 +103,18 @@ async def test_what_cannot_be_quoted_is_an_error_that_says_why(shop: Shop, mode:
     assert refused.value.error.data["error"] == code
 
 
+async def test_the_variant_of_a_template_is_chosen_by_its_address(shop: Shop) -> None:
+    server = PaidMCPServer("shop", payre=shop.payre())
+
+    @server.resource("map://{size}", price=Price.variants("size", {"small": "0.01", "large": "0.05"}))
+    def draw(size: str) -> str:  # pyright: ignore[reportUnusedFunction]
+        return size
+
+    async with Client(server) as client:
+        quoted = await quote(client, shop, "map://large", kind="resource")
+    assert (quoted["variant"], quoted["max_micros"]) == ("size=large", 50_000)
+
+
 async def test_a_variant_without_a_price_cannot_be_quoted(shop: Shop, tmp_path: Path) -> None:
     server = PaidMCPServer("shop", payre=shop.payre())
     server.tool(price=Price.variants("place", {"there": "0.01"}))(locate)
