@@ -44,9 +44,9 @@ class Access:
             )
         return record
 
-    async def live_consumer(self, text: str) -> KeyRecord:
+    async def live_consumer(self, text: str, *, server_id: int | None = None) -> KeyRecord:
         """As `consumer`, for reading: checks revocation and expiry too, where no hold will."""
-        record = await self.consumer(text)
+        record = await self.consumer(text, server_id=server_id)
         current = await anyio.to_thread.run_sync(self._directory.find_key, parse_key(text).digest)
         if current is None or current.revoked_at or 0 < current.expires_at <= self._clock.now_us():
             raise InvalidApiKey("this Payre key is revoked or expired")

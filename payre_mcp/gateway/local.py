@@ -89,7 +89,7 @@ class LocalGateway:
         """The most that the call would cost now; see `Gateway.quote`."""
         plan, server_id = self._published(request)
         key = request.api_key
-        record = None if key is None else await self._access.consumer(key, server_id=server_id)
+        record = None if key is None else await self._access.live_consumer(key, server_id=server_id)
         return await self._quotes.quote(plan, request.known, None, server_id=server_id, target=request.target, record=record)
 
     async def authorize(self, request: CallRequest) -> Authorization | Replay:

@@ -103,6 +103,15 @@ async def test_what_cannot_be_quoted_is_an_error_that_says_why(shop: Shop, mode:
     assert refused.value.error.data["error"] == code
 
 
+async def test_a_dead_key_is_not_told_what_its_account_used(shop: Shop) -> None:
+    async with Client(server_of(shop)) as client:
+        assert (await quote(client, shop, "locate"))["max_micros"] == 0
+        shop.connection.ledger.directory.revoke_key(shop.consumer.record.id)
+        with pytest.raises(MCPError) as refused:
+            await quote(client, shop, "locate")
+    assert refused.value.error.data["error"] == "invalid_api_key"
+
+
 async def test_the_variant_of_a_template_is_chosen_by_its_address(shop: Shop) -> None:
     server = PaidMCPServer("shop", payre=shop.payre())
 
