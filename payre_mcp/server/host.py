@@ -29,14 +29,18 @@ class Host:
                 names = (*resources, *(template.uri_template for template in self._resources.list_templates()))
         return dict.fromkeys(names)
 
-    def target(self, kind: str, name: str) -> Target | None:
-        """What a request of this name reaches; for a resource its address, else the first template that it fits."""
-        if kind == "tool":
-            return Target(kind, name) if self._tool(name) is not None else None
-        if kind == "prompt":
-            return Target(kind, name) if self._prompts.get_prompt(name) is not None else None
-        found = self._resource(name)
-        return None if found is None else Target(kind, found[0])
+    def has(self, target: Target) -> bool:
+        """Whether this tool, prompt, resource or template is registered."""
+        if target.kind == "tool":
+            return self._tool(target.name) is not None
+        if target.kind == "prompt":
+            return self._prompts.get_prompt(target.name) is not None
+        return target.name in self._resources._resources or target.name in self._resources._templates  # pyright: ignore[reportPrivateUsage]
+
+    def target(self, kind: str, name: str) -> Target:
+        """What a request of this name means; an address that is no resource's own means the first template that it fits."""
+        found = self._resource(name) if kind == "resource" else None
+        return Target(kind, name if found is None else found[0])
 
     def arguments(self, target: Target, name: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The arguments of a request; those of a resource stand in its address."""

@@ -63,6 +63,7 @@ class Metering:
         self.server_name = server_name
         self.host: Host | None = None
         self.prices = Prices()
+        self._is_at_wire = False
 
     def check_targets(self) -> None:
         """Raise `PriceSpecInvalid` when a price names nothing: a typing mistake must not make free what was meant."""
@@ -71,6 +72,7 @@ class Metering:
 
     async def request(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Meter a request at the wire, where results are finished dictionaries."""
+        self._is_at_wire = True
         if ctx.request_id is None:
             return await call_next(ctx)
         if wire.is_list(ctx.method):
@@ -89,6 +91,9 @@ class Metering:
         A call that was charged under another name is refused: the price that was paid is not the price of what runs.
         """
         target, now = Target("tool", name), running.get()
+        if not self._is_at_wire and any(each.kind != "tool" for each in self.prices.specs):
+            message = "this server prices resources or prompts, and only as middleware does Payre meter them: use install()"
+            return self._refuse(ctx, CallRefused(f"{message}. Nothing ran and nothing was charged"))
         if now is None or now.meter is not self:
             return await self._call(ctx, "tool", name, lambda: call_next(ctx))
         if now.call.target != target and target in self.prices.specs:
@@ -106,7 +111,7 @@ class Metering:
         spec = self.prices.specs.get(target)
         try:
             if spec is None:
-                if self.host is not None and self.host.target(*target) is None:
+                if self.host is not None and not self.host.has(target):
                     raise NotFound(f"no {kind} {name!r}")
                 return wire.quoted(target, None, None)
             gateway = await self._ledger.ready()
@@ -166,9 +171,7 @@ class Metering:
         return params.get("arguments") or {} if self.host is None else self.host.arguments(target, name, params)
 
     def _target(self, kind: str, name: str) -> Target:
-        """What a name means; a resource's address means the template that it fits."""
-        found = self.host.target(kind, name) if self.host is not None and kind == "resource" else None
-        return found or Target(kind, name)
+        return Target(kind, name) if self.host is None else self.host.target(kind, name)
 
     async def _run_paid(self, gateway: Gateway, authorization: Authorization, spec: PriceSpec, run: Run) -> HandlerResult:
         """Run a call whose money is held. Whatever happens, the hold is ended: captured or voided, once.
@@ -197,7 +200,7 @@ class Metering:
 
     async def _unpriced(self, ctx: ServerRequestContext[Any, Any], target: Target, run: Run) -> HandlerResult:
         """What has no price does not run under `default: deny`; what is not there is for the host to say."""
-        if self.host is not None and self.host.target(*target) is None:
+        if self.host is not None and not self.host.has(target):
             return await run()
         message = f"the {target.kind} {target.name!r} has no price and this server runs nothing without one; nothing was charged"
         return self._refuse(ctx, NotPriced(message))
@@ -215,7 +218,7 @@ class Metering:
 
     def _can_run(self, target: Target, arguments: object) -> bool:
         """Whether the host will run this; if not, it says why itself and nothing is held."""
-        return self.host is None or (self.host.target(*target) is not None and self.host.accepts(target, arguments))
+        return self.host is None or (self.host.has(target) and self.host.accepts(target, arguments))
 
     def _refuse(self, ctx: ServerRequestContext[Any, Any], error: PayreError) -> HandlerResult:
         info = self.host.info() if self.host is not None else None

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from mcp import Client
 from mcp.server import CacheHint
+from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
 
 from payre_mcp import PaidMCPServer, Price, prompt, resource
-from tests.server.conftest import Shop
+from tests.server.conftest import Shop, code_of, text_of
 
 
 def office(shop: Shop, **options: Any) -> PaidMCPServer:
@@ -151,6 +152,41 @@ def test_a_free_prompt_can_be_removed(shop: Shop) -> None:
     server.prompt("brief")(lambda: "")
     server.remove_prompt("brief")
     server.prompt("brief", price="0.01")(lambda: "")
+
+
+@pytest.mark.parametrize(
+    ("template", "address"),
+    [
+        ("book://shelf{/name}", "book://shelf/noon"),
+        ("book://{+name}", "book://shelf/noon"),
+        ("book://shelf{?name}", "book://shelf?name=noon"),
+    ],
+)
+async def test_a_template_of_any_form_is_read_and_paid(shop: Shop, template: str, address: str) -> None:
+    server = PaidMCPServer("archive", payre=shop.payre())
+
+    @server.resource(template, price="0.02")
+    def book(name: str = "") -> str:  # pyright: ignore[reportUnusedFunction]
+        return name
+
+    async with Client(server) as client:
+        result = await client.read_resource(address, meta=shop.meta())
+    assert "dev.payre/receipt" in (result.meta or {})
+    assert shop.spent() == 20_000
+
+
+async def test_a_payre_that_is_not_at_the_wire_says_that_it_cannot_meter_resources(shop: Shop) -> None:
+    def search(words: str) -> str:
+        return words
+
+    for prices, told in (({"search": "0.01"}, ""), ({"search": "0.01", "resource:archive://paid": "0.02"}, "use install()")):
+        server = MCPServer("archive", extensions=[shop.payre(prices=prices)], log_level="WARNING")
+        server.tool()(search)
+        server.resource("archive://paid", name="paid")(lambda: "paid")
+        async with Client(server) as client:
+            result = await client.call_tool("search", {"words": "noon"}, meta=shop.meta())
+        assert (code_of(result), told in text_of(result)) == ("call_refused" if told else "", True)
+    assert shop.spent() == 10_000
 
 
 async def test_no_shared_cache_may_keep_what_was_paid_for(shop: Shop) -> None:
