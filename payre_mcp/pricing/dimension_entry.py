@@ -5,14 +5,13 @@ from itertools import pairwise
 from typing import get_args
 
 from payre_mcp.money import ZERO
-from payre_mcp.pricing.dimensions import Condition, Dimension, Direction, Meter, Tier, Tiering, Variant
+from payre_mcp.pricing.dimensions import Condition, Dimension, Meter, Tier, Tiering, Variant
 from payre_mcp.pricing.plan import known_before
 from payre_mcp.pricing.reader import Fields, Reader
 from payre_mcp.pricing.spec import as_text
-from payre_mcp.pricing.units import FIELDS, UNITS, WHOLE_CALL
+from payre_mcp.pricing.units import DIRECTIONS, FIELDS, UNITS, WHOLE_CALL, Direction
 from payre_mcp.text import shown
 
-DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 TIERINGS: tuple[Tiering, ...] = get_args(Tiering)
 OPERATORS = ("<=", "<", ">=", ">", "==")
 MEASURES = ("auto", "reported")

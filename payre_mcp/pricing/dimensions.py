@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple, cast
 
 from payre_mcp.money import Money
-from payre_mcp.pricing.units import dimension_key
+from payre_mcp.pricing.units import Direction, dimension_key
 
-Direction = Literal["usage", "input", "output"]
 Tiering = Literal["volume", "graduated"]
 Window = Literal["month", "day", "all_time"]
 MissingUsage = Literal["refund", "min", "ceiling", "error"]

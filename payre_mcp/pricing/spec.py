@@ -117,16 +117,16 @@ class PriceSpec:
             InvalidVariant: There is none of these.
         """
         if not self.variants:
-            return self._plans[""]
+            return self.plans[""]
         sent = {param: argument_text(arguments or {}, param, default_of) for param in self._params}
         for variant in self.variants:
             if sent[variant.param] == variant.value:
-                return self._plans[variant.key]
+                return self.plans[variant.key]
         for variant in self.variants:
             if variant.value.lower() == "default":
-                return self._plans[variant.key]
+                return self.plans[variant.key]
         if self.dimensions:
-            return self._plans[""]
+            return self.plans[""]
         known = "; ".join(f"{param}: {', '.join(self._values(param))}" for param in self._params)
         raise InvalidVariant(
             f"no price for {', '.join(f'{param}={shown(value, 40)}' for param, value in sent.items())}. Priced are {known}. "
@@ -135,30 +135,26 @@ class PriceSpec:
 
     def plan(self, variant: str) -> Plan:
         """The plan of a variant by its key, or of the dimensions outside all variants by "". Raises `InvalidVariant`."""
-        plan = self._plans.get(variant)
+        plan = self.plans.get(variant)
         if plan is None:
             raise InvalidVariant(f"this price has no variant {shown(variant)}; nothing ran and nothing was charged")
         return plan
 
-    @property
-    def plans(self) -> Mapping[str, Plan]:
-        """Every plan by the key of its variant."""
-        return self._plans
-
     @cached_property
     def is_free(self) -> bool:
         """Whether every price in it is zero. Such a target needs no key, and is recorded when one came."""
-        return not any(tier.price for plan in self._plans.values() for each in plan.dimensions for tier in each.tiers)
+        return not any(tier.price for plan in self.plans.values() for each in plan.dimensions for tier in each.tiers)
 
     @cached_property
     def fixed(self) -> Money | None:
         """What every call costs, where it is the same for all; None for a price that depends on anything."""
-        prices = {plan.fixed_micros for plan in self._plans.values()}
+        prices = {plan.fixed_micros for plan in self.plans.values()}
         price = prices.pop() if len(prices) == 1 else None
         return None if price is None or self.variants else Money(price)
 
     @cached_property
-    def _plans(self) -> Mapping[str, Plan]:
+    def plans(self) -> Mapping[str, Plan]:
+        """Every plan by the key of its variant; "" names the dimensions outside all variants."""
         sets = {variant.key: variant.dimensions for variant in self.variants}
         if self.dimensions:
             sets[""] = self.dimensions

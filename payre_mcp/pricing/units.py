@@ -8,7 +8,7 @@ import operator
 import re
 from fractions import Fraction
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from payre_mcp.errors import UsageInvalid
 from payre_mcp.text import shown
@@ -63,7 +63,8 @@ TIMES = frozenset({"seconds", "minutes", "hours"})
 WHOLE_CALL = frozenset({"requests", "invocations"})
 """Units of a call as a whole: nothing of them goes in or comes out."""
 
-DIRECTIONS = ("usage", "input", "output")
+Direction = Literal["usage", "input", "output"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 FIELDS = (
     "input_tokens",
     "input_characters",
