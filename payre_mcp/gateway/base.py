@@ -47,6 +47,17 @@ class Authorization:
     held: Money
 
 
+class Suspended(NamedTuple):
+    """A hold whose call waits for its caller's input. Whoever shows it first goes on with the hold: keep it sealed."""
+
+    hold_id: int
+    part: int
+    consumer_id: int
+    price_version: str
+    variant: str
+    expires_at: int
+
+
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """A call was charged. `receipt` is the signed proof; the same charge always has the same one."""
@@ -101,8 +112,28 @@ class Gateway(Protocol):
             PriceAboveLimit: The ceiling is above `request.max_price`.
             InsufficientBalance: Less is available than the ceiling.
             IdempotencyConflict: The key was used for another target or other arguments.
-            InProgress: The first call with this key still runs.
+            InProgress: The first call with this key still runs, and has not answered within two seconds.
             PayreUnavailable: The ledger cannot be reached in time; the call must not run.
+        """
+        ...
+
+    async def suspend(self, authorization: Authorization) -> Suspended:
+        """Keep the hold while its call waits for input from its caller: ten minutes at least, then it expires.
+
+        Raises:
+            HoldUnknown: The hold was lost.
+            HoldNotOpen: The hold has ended.
+            PayreUnavailable: The ledger cannot be reached.
+        """
+        ...
+
+    async def resume(self, suspended: Suspended, request: CallRequest) -> Authorization:
+        """Go on with a suspended call at the price that it was held with. Of several who try at once, one succeeds.
+
+        Raises:
+            HoldUnknown: No such hold of this caller.
+            HoldNotOpen: Somebody else went on with it, it has ended, or its price is not known any more. Authorize anew.
+            PayreError: As `authorize`.
         """
         ...
 

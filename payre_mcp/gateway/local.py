@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import anyio
 import anyio.to_thread
@@ -12,6 +13,7 @@ from payre_mcp.directory import Developer, Directory, Server
 from payre_mcp.errors import (
     HoldNotOpen,
     HoldUnknown,
+    InProgress,
     InsufficientBalance,
     InvalidRequest,
     NotFound,
@@ -22,14 +24,14 @@ from payre_mcp.errors import (
     Problem,
 )
 from payre_mcp.gateway.access import Access
-from payre_mcp.gateway.base import Authorization, CallOutcome, CallRequest, Replay, Settlement
+from payre_mcp.gateway.base import Authorization, CallOutcome, CallRequest, Replay, Settlement, Suspended
 from payre_mcp.gateway.quotes import Quotes
 from payre_mcp.gateway.statement import Statements
 from payre_mcp.gateway.top_ups import TopUps
 from payre_mcp.gateway.waiting import AsyncWriter
 from payre_mcp.ids import IdFactory, parse_id
 from payre_mcp.ledger.metering import counters_of
-from payre_mcp.ledger.model import CHARGES, Capture, Done, Hold, Metered, Refund, Spent, Void, born
+from payre_mcp.ledger.model import CHARGES, Capture, Done, Extend, Hold, Metered, Refund, Spent, Void, born
 from payre_mcp.ledger.store import Journal
 from payre_mcp.ledger.writer import HOLD_LIFE_US, Writer
 from payre_mcp.money import MAX_MICROS, Money
@@ -38,6 +40,12 @@ from payre_mcp.pricing.usage import base_quantities
 
 AUTHORIZE_WITHIN_S = 5.0
 """A ledger that does not answer a hold in this time counts as unreachable: the call does not run."""
+
+ROUND_LIFE_US = 660 * US_PER_S
+"""How long a hold waits at least for its caller's input: as long as the SDK accepts request state, and its clock skew."""
+
+FIRST_ANSWER_WITHIN_S = 2.0
+"""How long a call waits for the first one with its idempotency key."""
 
 RESULT_LIFE_US = 24 * 3600 * US_PER_S
 """How long the answer of a call with an idempotency key is kept."""
@@ -109,13 +117,42 @@ class LocalGateway:
         )  # fmt: skip
         try:
             with anyio.move_on_after(AUTHORIZE_WITHIN_S):
-                return self._authorized(await self._async.ask(hold), request, plan)
+                return self._authorized(await self._hold(hold), request, plan)
         except InsufficientBalance as error:
             await self._top_ups.advise(error, record.owner_id)
             raise
         raise PayreUnavailable(
             "the payment ledger did not answer in time; nothing ran and nothing was charged. Try again shortly"
         )
+
+    async def suspend(self, authorization: Authorization) -> Suspended:
+        """Keep the hold while its caller is asked; see `Gateway.suspend`."""
+        self._writer.let_go(authorization.hold_id)
+        request, hold_id, part, consumer_id = (
+            authorization.request,
+            authorization.hold_id,
+            authorization.part,
+            authorization.consumer_id,
+        )
+        hold = await self._async.extend(Extend(part, hold_id, consumer_id, self._clock.now_us() + ROUND_LIFE_US))
+        return Suspended(hold_id, part, consumer_id, request.price_version, request.variant, hold.expires_at)
+
+    async def resume(self, suspended: Suspended, request: CallRequest) -> Authorization:
+        """Go on with a suspended call; see `Gateway.resume`."""
+        _, server_id = self._published(request)
+        record = await self._access.consumer(request.api_key or "", server_id=server_id)
+        if record.owner_id != suspended.consumer_id:
+            raise HoldUnknown("no such hold of this account; nothing was charged")
+        hold_id, part, consumer_id, version, variant, since = suspended
+        hold = await self._async.extend(Extend(part, hold_id, consumer_id, self._clock.now_us() + HOLD_LIFE_US, since))
+        held_for = replace(request, price_version=version, variant=variant)
+        try:
+            plan, _ = self._published(held_for)
+        except NotPriced:
+            await self._async.ask(Void(self._ids.new(), part, hold_id, consumer_id))
+            raise HoldNotOpen("the price that this call was held with is gone; its hold was given back") from None
+        self._writer.keep_alive(hold)
+        return Authorization(hold_id, part, consumer_id, held_for, plan, Money(hold.amount_micros))
 
     async def capture(self, authorization: Authorization, outcome: CallOutcome) -> Settlement:
         """Charge what the call cost; see `Gateway.capture`."""
@@ -152,6 +189,18 @@ class LocalGateway:
             Refund(self._ids.new(), charge.part, number, charge.consumer_id, self._developer.id, micros, key)
         )
         return Money(done.transfer.amount_micros)
+
+    async def _hold(self, hold: Hold) -> Done:
+        """Ask for a hold; one whose idempotency key is in use waits a little for the answer of its first call."""
+        waited, pause = 0.0, 0.01
+        while True:
+            try:
+                return await self._async.ask(hold)
+            except InProgress:
+                if waited >= FIRST_ANSWER_WITHIN_S:
+                    raise
+            await anyio.sleep(pause)
+            waited, pause = waited + pause, min(2 * pause, 0.2)
 
     async def aclose(self) -> None:
         """Finish what is queued and let go of the ledger."""

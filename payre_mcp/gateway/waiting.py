@@ -7,7 +7,7 @@ import anyio
 from anyio.lowlevel import RunVar, current_token
 
 from payre_mcp.errors import PayreError
-from payre_mcp.ledger.model import Command, Done
+from payre_mcp.ledger.model import Command, Done, Extend, Extended, OpenHold
 from payre_mcp.ledger.state import Answer
 from payre_mcp.ledger.writer import Ticket, Writer
 
@@ -27,6 +27,17 @@ class AsyncWriter:
         Raises:
             PayreError: What the ledger answered instead.
         """
+        answer = await self._answer(command)
+        assert isinstance(answer, Done)
+        return answer
+
+    async def extend(self, command: Extend) -> OpenHold:
+        """Move the end of a hold; answers it as it stands then. Raises `PayreError`."""
+        answer = await self._answer(command)
+        assert isinstance(answer, Extended)
+        return answer.hold
+
+    async def _answer(self, command: Command) -> Done | Extended:
         waiter = self.submit(command)
         try:
             await waiter.answered.wait()
@@ -36,7 +47,6 @@ class AsyncWriter:
         assert waiter.answer is not None
         if isinstance(waiter.answer, PayreError):
             raise waiter.answer
-        assert isinstance(waiter.answer, Done)
         return waiter.answer
 
     def submit(self, command: Command) -> "_Waiter":

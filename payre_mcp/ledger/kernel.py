@@ -210,10 +210,15 @@ class _Judge:
         hold = self.state.holds.get(command.hold_id)
         if hold is None or hold.consumer_id != command.consumer_id:
             return HoldNotOpen("this hold has ended; it cannot be extended")
-        if command.expires_at > hold.expires_at:
-            self.state.holds[hold.id] = hold._replace(expires_at=command.expires_at)
-            self.out.extended.append((hold.part, hold.id, command.expires_at))
-        return Extended(hold.id, self.state.holds[hold.id].expires_at)
+        until = command.expires_at
+        if command.since:
+            if hold.expires_at != command.since:
+                return HoldNotOpen("somebody else went on with this hold")
+            until = max(until, hold.expires_at + 1)
+        if until > hold.expires_at:
+            self.state.holds[hold.id] = hold._replace(expires_at=until)
+            self.out.extended[hold.part, hold.id] = until
+        return Extended(self.state.holds[hold.id])
 
     def refund(self, command: Refund) -> Answer:
         charge = self.state.charges.get(command.charge_id)

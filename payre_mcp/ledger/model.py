@@ -216,12 +216,16 @@ class Expire(NamedTuple):
 
 
 class Extend(NamedTuple):
-    """Move the end of an open hold whose call still runs."""
+    """Move the end of an open hold whose call goes on; never to an earlier time.
+
+    With `since`, only if the hold ends then, and to a later time in any case: of several who name the same one, one wins.
+    """
 
     part: int
     hold_id: int
     consumer_id: int
     expires_at: int
+    since: int = 0
 
 
 class Charge(NamedTuple):
@@ -269,7 +273,6 @@ class Done:
 
 
 class Extended(NamedTuple):
-    """A hold lives on until `expires_at`."""
+    """A hold lives on, as it stands now."""
 
-    hold_id: int
-    expires_at: int
+    hold: OpenHold

@@ -105,8 +105,8 @@ class Decision:
     opened: list[OpenHold] = field(default_factory=_LIST)
     closed: list[tuple[int, int]] = field(default_factory=_LIST)
     """(part, hold id) of holds that ended."""
-    extended: list[tuple[int, int, int]] = field(default_factory=_LIST)
-    """(part, hold id, expires_at)."""
+    extended: dict[tuple[int, int], int] = field(default_factory=_DICT)
+    """expires_at by (part, hold id)."""
     balances: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=_DICT)
     """(balance delta, held delta, last charge) by (part, consumer)."""
     earnings: dict[tuple[int, int], tuple[int, int]] = field(default_factory=_DICT)

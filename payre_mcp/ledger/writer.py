@@ -192,7 +192,7 @@ class Writer:
         answers = self._settle_own([Extend(hold.part, hold.id, hold.consumer_id, until) for hold in due])
         for hold, answer in zip(due, answers, strict=True):
             if isinstance(answer, Extended) and hold.id in self._running:
-                self._running[hold.id] = hold._replace(expires_at=answer.expires_at)
+                self._running[hold.id] = answer.hold
 
     def _drain(self, until: float) -> list[tuple[Command, Ticket]] | None:
         """All that waits, up to the batch limit; empty when it is time to sweep, None when it is time to stop."""

@@ -73,6 +73,10 @@ class Answered:
     """How long the handler ran."""
 
 
+SavedUsage = tuple[Mapping[str, str], ...]
+"""Sums and observations of a report, exact, in a form that JSON can carry."""
+
+
 class UsageReport:
     """What the tool of one running call reports. Safe from any thread; after `close` nothing is added."""
 
@@ -122,6 +126,17 @@ class UsageReport:
         """The condition fields that were set."""
         with self._lock:
             return dict(self._observed)
+
+    def saved(self) -> SavedUsage:
+        """What was reported so far as plain data, for a call that stops here and goes on later."""
+        with self._lock:
+            return tuple({key: str(value) for key, value in each.items()} for each in (self._sums, self._observed))
+
+    def restore(self, saved: SavedUsage) -> None:
+        """Take up what an earlier part of the call had saved."""
+        sums, observed = ({key: Fraction(value) for key, value in each.items()} for each in saved)
+        with self._lock:
+            self._sums, self._observed = sums, observed
 
 
 def find_dimension(dimensions: Sequence[Dimension], unit: str, direction: str | None = None) -> str:

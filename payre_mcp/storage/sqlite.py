@@ -115,7 +115,7 @@ class SqliteStore:
         self._insert("transfer", len(Transfer._fields), decision.transfers)
         self._insert("hold", len(OpenHold._fields), decision.opened)
         self._with_values(_close, 2, decision.closed)
-        self._with_values(_extend, 3, decision.extended)
+        self._with_values(_extend, 3, [(*hold, until) for hold, until in decision.extended.items()])
         self._with_values(_move, 5, [(*owner, *change) for owner, change in decision.balances.items()])
         self._with_values(_earn, 4, [(*owner, *delta) for owner, delta in decision.earnings.items()])
         self._insert("stored_result", 4, decision.results)

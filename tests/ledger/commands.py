@@ -90,8 +90,8 @@ def expire(number: int, *, of: int, consumer: int = ALICE) -> Expire:
     return Expire(number, PART, of, consumer)
 
 
-def extend(*, of: int, until: int, consumer: int = ALICE) -> Extend:
-    return Extend(PART, of, consumer, until)
+def extend(*, of: int, until: int, consumer: int = ALICE, since: int = 0) -> Extend:
+    return Extend(PART, of, consumer, until, since)
 
 
 def charge(
@@ -197,7 +197,7 @@ class Books:
         assert len(keys) == len(set(keys)), "a key pays once"
         assert len(ends) == len(set(ends)), "a hold ends once"
         self.holds |= {opened.id: opened for opened in decision.opened}
-        for _, hold_id, until in decision.extended:
+        for (_, hold_id), until in decision.extended.items():
             self.holds[hold_id] = self.holds[hold_id]._replace(expires_at=until)
         for _, hold_id in decision.closed:
             del self.holds[hold_id]

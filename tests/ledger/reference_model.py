@@ -93,7 +93,8 @@ def commands(draw: st.DrawFn, number: int, made: Sequence[Made]) -> Command:
         case "expire":
             return expire(number, of=of, consumer=consumer)
         case "extend":
-            return extend(of=of, until=NOON + draw(st.integers(0, 3)) * LIFE, consumer=consumer)
+            since = draw(st.sampled_from([0, 0, NOON, NOON + LIFE, NOON + 2 * LIFE + 1]))
+            return extend(of=of, until=NOON + draw(st.integers(0, 3)) * LIFE, consumer=consumer, since=since)
         case _:
             most = 20 if isinstance(target, Capture) and target.spent else target.amount_micros
             amount = draw(rarely(amount, min(amount, most)))
@@ -286,7 +287,9 @@ class Model:
         call = self.calls.get(command.hold_id)
         if call is None or call.state != "open":
             return "hold_not_open"
-        call.until = max(call.until, command.expires_at)
+        if command.since not in (0, call.until):
+            return "hold_not_open"
+        call.until = max(call.until + (command.since > 0), command.expires_at)
         return call.until
 
     def refund(self, command: Refund) -> str | int:
@@ -367,4 +370,4 @@ def said(answer: Answer) -> str | int:
     """An answer of the kernel in the model's words."""
     if isinstance(answer, Done):
         return -answer.transfer.id if answer.replayed else answer.transfer.id
-    return answer.code if isinstance(answer, PayreError) else answer.expires_at
+    return answer.code if isinstance(answer, PayreError) else answer.hold.expires_at

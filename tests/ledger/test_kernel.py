@@ -52,6 +52,13 @@ def funded(*batch: Command, balance: int = START) -> Books:
     return books
 
 
+def extended(books: Books, command: Command) -> int:
+    """When a hold ends after a command that went on with it."""
+    answer = books.one(command)
+    assert isinstance(answer, Extended), answer
+    return answer.hold.expires_at
+
+
 # Charge
 
 
@@ -220,7 +227,7 @@ def test_a_hold_expires_when_its_time_has_come_and_not_before() -> None:
 def test_an_extended_hold_outlives_its_first_end() -> None:
     books = funded(hold(2, 3_000))
     later = NOON + 2 * LIFE
-    assert books.one(extend(of=2, until=later)) == Extended(2, later)
+    assert extended(books, extend(of=2, until=later)) == later
     books.now = NOON + LIFE
     assert refused(books, expire(3, of=2)) == "hold_not_open"
     books.now = later
@@ -231,8 +238,24 @@ def test_an_extended_hold_outlives_its_first_end() -> None:
 def test_a_hold_is_never_shortened(until: int) -> None:
     books = funded(hold(2, 3_000))
     before = deepcopy(books)
-    assert books.one(extend(of=2, until=until)) == Extended(2, NOON + LIFE)
+    assert extended(books, extend(of=2, until=until)) == NOON + LIFE
     assert books == before
+
+
+def test_of_several_who_go_on_with_one_hold_one_wins_and_an_old_claim_never_fits_again() -> None:
+    books = funded(hold(2, 3_000))
+    claim = extend(of=2, until=NOON, since=NOON + LIFE)
+    assert extended(books, claim) == NOON + LIFE + 1
+    assert refused(books, claim) == "hold_not_open"
+    assert extended(books, extend(of=2, until=NOON + 2 * LIFE, since=NOON + LIFE + 1)) == NOON + 2 * LIFE
+    assert refused(books, claim) == "hold_not_open"
+    assert done(books.one(capture(3, 1_000, of=2))).transfer.amount_micros == 1_000
+
+
+def test_a_batch_of_claims_on_one_hold_has_one_winner() -> None:
+    books = funded(hold(2, 3_000))
+    answers = books.run(*[extend(of=2, until=NOON, since=NOON + LIFE)] * 8)
+    assert [isinstance(answer, Extended) for answer in answers] == [True] + [False] * 7
 
 
 def test_only_an_open_hold_of_ones_own_can_be_extended() -> None:
@@ -574,4 +597,4 @@ def test_only_a_repeated_batch_asks_what_it_wrote_before() -> None:
 def test_a_batch_without_effect_needs_no_writing() -> None:
     assert decide([], State(), NOON).is_empty
     assert decide([void(2, of=1)], State(), NOON).is_empty
-    assert not Decision(extended=[(PART, 1, NOON)]).is_empty
+    assert not Decision(extended={(PART, 1): NOON}).is_empty

@@ -610,7 +610,8 @@ def test_a_whole_batch_whose_commit_is_unknown_answers_the_rows_of_the_first_try
     )
     assert [done(answer).transfer for answer in answers] == [payer.row(command.id) for command in commands]
     assert not any(done(answer).replayed for answer in answers)
-    assert extended == Extended(to_extend.id, to_extend.expires_at + 5)
+    assert isinstance(extended, Extended)
+    assert (extended.hold.id, extended.hold.expires_at) == (to_extend.id, to_extend.expires_at + 5)
     assert code_of(refused) == "insufficient_balance"
     after = payer.account()
     assert after.balance_micros - before.balance_micros == 5_000 - 60 - 7 - 8 + 400 - 1
