@@ -12,6 +12,7 @@ PayreError                       internal_error 500
 |   +-- NotPriced                403  the target is not in the published price list
 |   +-- InvalidVariant           400  the price has no variant for these arguments
 |   +-- AmountOverflow           400  the call could cost 2^53 micros or more
+|   +-- PriceMismatch            400  a charge by hand that is above the published price, or of nothing that is published
 |   +-- InvalidRequest           400
 +-- UsageInvalid                 400  a reported usage is no quantity, or of no unit that is known
 |   +-- UsageAmbiguous           400  two dimensions count this unit, and no direction was given
@@ -19,6 +20,7 @@ PayreError                       internal_error 500
 +-- IdempotencyConflict          409  one key, two different requests
 +-- InProgress                   409  the first request with this key still runs (retryable)
 +-- ResultNotStored              409  paid and done, and the answer is no longer kept
++-- RateLimited                  429  too many refused keys from one address (retryable)
 +-- HoldUnknown                  404
 +-- HoldNotOpen                  409
 +-- CaptureExceedsHold           400
@@ -67,10 +69,20 @@ class PayreError(Exception):
 
 
 class KeyRejected(PayreError):
-    """A key was given and cannot be used."""
+    """A key was given and cannot be used. `hint` says what to do about it in the client at hand."""
 
     code = "key_rejected"
     http_status = 401
+
+    def __init__(self, message: str = "", *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    @property
+    def message(self) -> str:
+        """What is wrong with the key, and what to do."""
+        what = str(self.args[0])
+        return f"{what.rstrip('.')}. {self.hint}." if self.hint else what
 
 
 class Unauthorized(KeyRejected):
@@ -188,6 +200,12 @@ class AmountOverflow(CallRefused):
     code = "amount_overflow"
 
 
+class PriceMismatch(CallRefused):
+    """A charge by hand is at most the published price or ceiling of something that is published; this one was not."""
+
+    code = "price_mismatch"
+
+
 class InvalidRequest(CallRefused):
     """A value outside its documented range or form."""
 
@@ -241,6 +259,18 @@ class ResultNotStored(PayreError):
     def __init__(self, message: str, *, receipt: str | None = None) -> None:
         super().__init__(message)
         self.receipt = receipt
+
+
+class RateLimited(PayreError):
+    """Too many keys from one address were refused; for a while, unknown ones are not looked at."""
+
+    code = "rate_limited"
+    http_status = 429
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class HoldUnknown(PayreError):

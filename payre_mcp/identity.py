@@ -60,6 +60,11 @@ def request_headers(request: object) -> Mapping[str, str] | None:
     return cast("Mapping[str, str] | None", getattr(request, "headers", None))
 
 
+def peer_address(request: object) -> str | None:
+    """The network address that an HTTP request came from; None off HTTP."""
+    return getattr(getattr(request, "client", None), "host", None)
+
+
 def _from_headers(headers: Mapping[str, str]) -> Iterator[str]:
     for name in HEADERS:
         yield from filter(None, map(str.strip, _values(headers, name)))

@@ -18,9 +18,10 @@ from payre_mcp.errors import PayreError, PayreUnavailable
 from payre_mcp.gateway.base import Gateway
 from payre_mcp.pricing import PriceSpec, Target
 from payre_mcp.receipts import KeyRing
-from payre_mcp.server.host import Host
+from payre_mcp.server.host import SdkHost
 from payre_mcp.server.middleware import Metering
 from payre_mcp.server.prices import PricingSource
+from payre_mcp.server.rounds import seal_states
 from payre_mcp.settings import load_settings
 
 
@@ -55,12 +56,19 @@ class Payre(Extension):
         server_name: str = "mcp-server",
         in_description: bool = True,
         clock: Clock | None = None,
+        top_up_wait_s: float | None = None,
     ) -> None:
         self._url, self._gateway, self._lent = url, gateway, gateway is not None
         self._published: dict[Target, PriceSpec] = {}
         self._users = 0
         self._opening = anyio.Lock()
-        self.metering = Metering(self, server_name=server_name, in_description=in_description, clock=clock or SystemClock())
+        self.metering = Metering(
+            self,
+            server_name=server_name,
+            in_description=in_description,
+            clock=clock or SystemClock(),
+            top_up_wait_s=top_up_wait_s,
+        )
         if prices is not None:
             self.pricing(prices)
 
@@ -80,14 +88,13 @@ class Payre(Extension):
         if not isinstance(server, MCPServer):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"Payre installs on an mcp.server.mcpserver.MCPServer, not on {type(server).__name__}")
         self.attach(server)
+        seal_states(server.middleware, server.name)
         server.middleware.append(self)
         return server
 
     def attach(self, server: MCPServer[Any]) -> None:
         """Bind to the server that this object was given to. Raises `ValueError` when it meters another one."""
-        if self.metering.host is not None:
-            raise ValueError(f"this Payre meters {self.metering.server_name!r} already; make one for each server")
-        self.metering.host, self.metering.server_name = Host(server), server.name
+        self.metering.attach(SdkHost(server), server.name)
 
     def lend(self, gateway: Gateway) -> None:
         """Use an open gateway from now on; whoever lends it closes it."""
@@ -102,7 +109,7 @@ class Payre(Extension):
         """
         self._users += 1
         try:
-            self.metering.check_targets()
+            await self.metering.check_targets()
             await self.ready()
             yield
         finally:
@@ -148,7 +155,7 @@ class Payre(Extension):
         self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
         """The inner hook: meters what reached a priced tool without passing the middleware."""
-        return await self.metering.inner_call(params.name, ctx, call_next)
+        return await self.metering.inner_call("tool", params.name, ctx, lambda: call_next(ctx))
 
     async def _quote(self, ctx: ServerRequestContext[Any, Any], params: QuoteParams) -> HandlerResult:
         return await self.metering.quote(ctx, params.kind, params.name, params.arguments or {})

@@ -1,21 +1,123 @@
-"""The few private names of the MCP SDK that we look at, in one place. All are read, none is patched."""
+"""The server that is metered, seen from the seam: the port, and the one for the SDK's own `MCPServer`.
 
-from collections.abc import Mapping
-from typing import Any, cast
+The few private names of the MCP SDK that we look at stand here, in one place. All are read, none is patched.
+"""
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol, cast
 
 from mcp.server.mcpserver import MCPServer
 from pydantic import ValidationError
 
 from payre_mcp.pricing import Target
+from payre_mcp.pricing.spec import DefaultOf
+from payre_mcp.server.prices import Registry
 
 Schema = Mapping[str, Any]
 
 
-class Host:
-    """The server that is metered, seen from the seam."""
+class HostCall(NamedTuple):
+    """A request as the host would run it."""
+
+    arguments: Mapping[str, Any]
+    """Those of a resource stand in its address."""
+    can_run: bool
+    """If not, the host says why itself, and nothing is held."""
+    default_of: DefaultOf
+    """The default of an argument in the input schema, by dotted path; None where it has none."""
+
+
+class Host(Protocol):
+    """What the seam asks of a server."""
+
+    async def registry(self, targets: Collection[Target]) -> Registry | None:
+        """What the server has that can carry a price, now; None where that cannot be seen.
+
+        `targets` are those that are asked for: a server may have more than it lists.
+        """
+        ...
+
+    async def target(self, kind: str, name: str) -> Target:
+        """What a request of this name means; an address that is no resource's own means the first template that it fits."""
+        ...
+
+    async def has(self, target: Target) -> bool:
+        """Whether this tool, prompt, resource or template is there."""
+        ...
+
+    async def call(self, target: Target, name: str, params: Mapping[str, Any]) -> HostCall:
+        """A request for a target, before it runs. Never raises for what a client sent."""
+        ...
+
+    def info(self) -> Mapping[str, Any] | None:
+        """The `serverInfo` stamp of this server's results."""
+        ...
+
+    def answers_in_json(self) -> bool:
+        """Whether an answer over HTTP is one JSON document, which nothing keeps alive while the client waits."""
+        ...
+
+
+class UnseenHost:
+    """`Host` of an extension that was never told its server: it meters tools by their names and knows nothing else of them."""
+
+    async def registry(self, targets: Collection[Target]) -> None:
+        """Nothing to compare prices with."""
+
+    async def target(self, kind: str, name: str) -> Target:
+        """The name as it came."""
+        return Target(kind, name)
+
+    async def has(self, target: Target) -> bool:
+        """As far as anybody knows."""
+        return True
+
+    async def call(self, target: Target, name: str, params: Mapping[str, Any]) -> HostCall:
+        """The arguments as they came."""
+        return HostCall(params.get("arguments") or {}, can_run=True, default_of=_no_default)
+
+    def info(self) -> None:
+        """No stamp."""
+
+    def answers_in_json(self) -> bool:
+        """As most servers: no."""
+        return False
+
+
+class SdkHost:
+    """`Host` over an `MCPServer`; its own registry too."""
 
     def __init__(self, server: MCPServer[Any]) -> None:
         self._server = server
+
+    async def registry(self, targets: Collection[Target]) -> Registry:
+        """The server's managers, as they are now."""
+        return self
+
+    async def target(self, kind: str, name: str) -> Target:
+        """See `Host.target`."""
+        found = self._resource(name) if kind == "resource" else None
+        return Target(kind, name if found is None else found[0])
+
+    async def has(self, target: Target) -> bool:
+        """See `Host.has`."""
+        return self._has(target)
+
+    async def call(self, target: Target, name: str, params: Mapping[str, Any]) -> HostCall:
+        """See `Host.call`. Arguments are judged by the host's own validator: a JSON Schema check is not the same."""
+        arguments = self._arguments(target, name, params)
+        can_run = self._has(target) and self._accepts(target, arguments)
+        return HostCall(arguments, can_run, partial(self._default_of, target))
+
+    def info(self) -> dict[str, Any]:
+        """See `Host.info`."""
+        return self._server._lowlevel_server.server_info_stamp  # pyright: ignore[reportPrivateUsage]
+
+    def answers_in_json(self) -> bool:
+        """See `Host.answers_in_json`."""
+        manager = self._server._lowlevel_server._session_manager  # pyright: ignore[reportPrivateUsage]
+        return manager is not None and manager.json_response
 
     def names(self, kind: str) -> dict[str, None]:
         """The names of all tools or prompts, or the addresses of resources and their templates, in order."""
@@ -29,31 +131,21 @@ class Host:
                 names = (*resources, *(template.uri_template for template in self._resources.list_templates()))
         return dict.fromkeys(names)
 
-    def has(self, target: Target) -> bool:
-        """Whether this tool, prompt, resource or template is registered."""
+    def _has(self, target: Target) -> bool:
         if target.kind == "tool":
             return self._tool(target.name) is not None
         if target.kind == "prompt":
             return self._prompts.get_prompt(target.name) is not None
         return target.name in self._resources._resources or target.name in self._resources._templates  # pyright: ignore[reportPrivateUsage]
 
-    def target(self, kind: str, name: str) -> Target:
-        """What a request of this name means; an address that is no resource's own means the first template that it fits."""
-        found = self._resource(name) if kind == "resource" else None
-        return Target(kind, name if found is None else found[0])
-
-    def arguments(self, target: Target, name: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The arguments of a request; those of a resource stand in its address."""
+    def _arguments(self, target: Target, name: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         if target.kind != "resource":
             return cast("Mapping[str, Any]", params.get("arguments") or {})
         found = self._resource(name)
         return {} if found is None else found[1]
 
-    def accepts(self, target: Target, arguments: object) -> bool:
-        """Whether the host will run this, by its own validator (a JSON Schema check is not the same).
-
-        A validator that crashes counts as taking them: the call then runs, fails, and is not charged.
-        """
+    def _accepts(self, target: Target, arguments: object) -> bool:
+        """A validator that crashes counts as taking them: the call then runs, fails, and is not charged."""
         if not isinstance(arguments, Mapping):
             return False
         if target.kind == "prompt":
@@ -78,14 +170,9 @@ class Host:
         schema = self._schema(target)
         return None if schema.get("additionalProperties") else schema.get("properties", {})
 
-    def default_of(self, target: Target, path: str) -> object:
-        """The default of an argument in the input schema, by dotted path; None where it has none."""
+    def _default_of(self, target: Target, path: str) -> object:
         root = self._schema(target)
-        return _default(root, root, path.split("."))
-
-    def info(self) -> dict[str, Any]:
-        """The `serverInfo` stamp of this server's results."""
-        return self._server._lowlevel_server.server_info_stamp  # pyright: ignore[reportPrivateUsage]
+        return default_in(root, root, path.split("."))
 
     @property
     def _resources(self) -> Any:
@@ -118,7 +205,11 @@ class Host:
         return {} if template is None else template.parameters
 
 
-def _default(root: Schema, schema: Schema, path: list[str]) -> object:
+def _no_default(path: str) -> object:
+    return None
+
+
+def default_in(root: Schema, schema: Schema, path: list[str]) -> object:
     """The default at a path: its own, or what stands there in the default of something around it."""
     name, *rest = path
     inner = _resolved(root, schema).get("properties", {}).get(name)
@@ -129,7 +220,7 @@ def _default(root: Schema, schema: Schema, path: list[str]) -> object:
         for each in rest:
             value = cast("Schema", value).get(each) if isinstance(value, Mapping) else None
         return value
-    return _default(root, inner, rest) if rest else None
+    return default_in(root, inner, rest) if rest else None
 
 
 def _resolved(root: Schema, schema: Schema) -> Schema:

@@ -1,15 +1,15 @@
 """The one seam: every request passes here, and a priced call is held, run, then captured or voided.
 
 Charged is a call that produced a final result which is not an error, whether or not anyone still listens. A refusal, an
-error, an exception, a cancellation before a result, and a round that asks for more input cost nothing.
+error, an exception and a cancellation before a result cost nothing; a round that asks for more input keeps the hold.
 """
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from pydantic import BaseModel
 
@@ -18,33 +18,43 @@ from payre_mcp.errors import (
     CallRefused,
     HoldNotOpen,
     HoldUnknown,
+    InsufficientBalance,
+    KeyRejected,
     NotFound,
     NotPriced,
+    PaymentRequired,
     PayreError,
     PriceSpecInvalid,
     ResultNotStored,
     UsageMissing,
 )
-from payre_mcp.gateway.base import Authorization, CallOutcome, CallRequest, Gateway, Replay
-from payre_mcp.identity import caller_key, request_headers, request_meta
+from payre_mcp.gateway.base import Authorization, CallRequest, Gateway, Replay
+from payre_mcp.identity import caller_key, peer_address, request_headers, request_meta
 from payre_mcp.pricing import PriceSpec, Target, Usage
-from payre_mcp.pricing.spec import DefaultOf
 from payre_mcp.pricing.usage import Sent, UsageReport, known_usage, settled_usage
 from payre_mcp.receipts import canonical_json, sha256_hex
-from payre_mcp.server import wire
+from payre_mcp.server import rounds, top_up, wire
+from payre_mcp.server.advice import key_advice
 from payre_mcp.server.calls import PaidCall, Running, running
-from payre_mcp.server.host import Host
+from payre_mcp.server.host import Host, HostCall, UnseenHost
 from payre_mcp.server.prices import Prices
+from payre_mcp.server.rounds import Round
+from payre_mcp.server.settling import Settling
+from payre_mcp.server.telemetry import Telemetry
+from payre_mcp.server.undelivered import Undelivered
+from payre_mcp.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 
-SETTLE_WITHIN_S = 10.0
-"""How long a result waits for its charge. After that it goes out marked `pending`; the charge stays queued."""
-
+Context = ServerRequestContext[Any, Any]
 Run = Callable[[], Awaitable[HandlerResult]]
 
 ONE_REQUEST = Usage({"requests": 1})
 """All that is known of a call at a fixed price, and all that it takes."""
+
+TOP_UP_WAIT_S, TOP_UP_WAIT_IN_JSON_S = 55.0, 20.0
+"""How long a call waits for money that its caller went to add: below the time-outs of clients, which are shorter where
+nothing keeps the connection alive."""
 
 
 class Ledger(Protocol):
@@ -55,102 +65,229 @@ class Ledger(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Call:
+    """One call of something priced, on its way through the seam."""
+
+    ctx: Context
+    request: CallRequest
+    spec: PriceSpec
+    run: Run
+    round: Round | None
+    """What its earlier rounds left; None where it cannot have rounds."""
+
+
 class Metering:
     """Meters one server."""
 
-    def __init__(self, ledger: Ledger, *, server_name: str, in_description: bool, clock: Clock) -> None:
-        self._ledger, self._in_description, self._clock = ledger, in_description, clock
-        self.server_name = server_name
-        self.host: Host | None = None
+    def __init__(
+        self, ledger: Ledger, *, server_name: str, in_description: bool, clock: Clock, top_up_wait_s: float | None = None
+    ) -> None:
+        self._ledger, self._in_description, self._clock, self._top_up_wait_s = ledger, in_description, clock, top_up_wait_s
+        self.telemetry = Telemetry(server_name, clock)
+        self._settling, self._undelivered, self._throttle = Settling(self.telemetry, clock), Undelivered(clock), Throttle(clock)
+        self.host: Host = UnseenHost()
         self.prices = Prices()
-        self._is_at_wire = False
+        self._is_attached = self._is_at_wire = False
 
-    def check_targets(self) -> None:
+    @property
+    def server_name(self) -> str:
+        """The name under which prices are published and calls are charged."""
+        return self.telemetry.server_name
+
+    def attach(self, host: Host, server_name: str) -> None:
+        """Meter this host from now on. Raises `ValueError` when it is another one already."""
+        if self._is_attached:
+            raise ValueError(f"this Payre meters {self.server_name!r} already; make one for each server")
+        self.host, self.telemetry.server_name, self._is_attached = host, server_name, True
+
+    async def check_targets(self) -> None:
         """Raise `PriceSpecInvalid` when a price names nothing: a typing mistake must not make free what was meant."""
-        if self.host is not None:
-            self.prices.check(self.host)
+        if (registry := await self.host.registry(self.prices.specs)) is not None:
+            self.prices.check(registry)
 
-    async def request(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    async def request(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Meter a request at the wire, where results are finished dictionaries."""
         self._is_at_wire = True
         if ctx.request_id is None:
             return await call_next(ctx)
         if wire.is_list(ctx.method):
             try:
-                self.check_targets()
+                await self.check_targets()
             except PriceSpecInvalid as error:
                 return self._refuse(ctx, error)
             out = _as_dict(await call_next(ctx))
             return wire.with_prices(ctx.method, out, self.prices.adverts, in_description=self._in_description)
         called = wire.called(ctx.method, ctx.params)
-        return await call_next(ctx) if called is None else await self._call(ctx, *called, lambda: call_next(ctx))
+        if called is None:
+            return await call_next(ctx)
+        round_, inner = rounds.opened(ctx)
+        return await self.call(inner, *called, lambda: call_next(inner), round_)
 
-    async def inner_call(self, name: str, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        """Meter a tool call at the tool: what the wire has charged passes, what it has not is charged here.
+    async def inner_call(self, kind: str, name: str, ctx: Context, run: Run) -> HandlerResult:
+        """Meter a call at the thing itself: what the wire has charged passes, what it has not is charged here.
 
         A call that was charged under another name is refused: the price that was paid is not the price of what runs.
         """
-        target, now = Target("tool", name), running.get()
+        target, now = await self.host.target(kind, name), running.get()
         if not self._is_at_wire and any(each.kind != "tool" for each in self.prices.specs):
             message = "this server prices resources or prompts, and only as middleware does Payre meter them: use install()"
             return self._refuse(ctx, CallRefused(f"{message}. Nothing ran and nothing was charged"))
         if now is None or now.meter is not self:
-            return await self._call(ctx, "tool", name, lambda: call_next(ctx))
+            return await self.call(ctx, kind, name, run)
         if now.call.target != target and target in self.prices.specs:
             paid = now.call.target.name
             return self._refuse(
                 ctx, CallRefused(f"this call was charged as {paid!r} and reached {name!r}; it does not run, and costs nothing")
             )
-        return await call_next(ctx)
+        return await run()
 
-    async def quote(
-        self, ctx: ServerRequestContext[Any, Any], kind: str, name: str, arguments: Mapping[str, Any]
-    ) -> HandlerResult:
+    async def quote(self, ctx: Context, kind: str, name: str, arguments: Mapping[str, Any]) -> HandlerResult:
         """What a call would cost its caller now, at most; nothing is held. Raises `MCPError` for what cannot be quoted."""
-        target = self._target(kind, name)
+        target = await self.host.target(kind, name)
         spec = self.prices.specs.get(target)
         try:
             if spec is None:
-                if self.host is not None and not self.host.has(target):
+                if not await self.host.has(target):
                     raise NotFound(f"no {kind} {name!r}")
                 return wire.quoted(target, None, None)
             gateway = await self._ledger.ready()
-            request = self._request(ctx, target, name, spec, self._arguments(target, name, {"arguments": arguments}))
-            return wire.quoted(target, self.prices.adverts[target], await gateway.quote(request))
+            call = await self.host.call(target, name, {"arguments": arguments})
+            quote = await gateway.quote(self._request(ctx, target, name, spec, call))
+            return wire.quoted(target, self.prices.adverts[target], quote)
         except PayreError as error:
             return self._refuse(ctx, error)
 
-    async def _call(self, ctx: ServerRequestContext[Any, Any], kind: str, name: str, run: Run) -> HandlerResult:
-        target = self._target(kind, name)
+    async def call(self, ctx: Context, kind: str, name: str, run: Run, round_: Round | None = None) -> HandlerResult:
+        """Run a call, and charge it if it is of something priced. Without `round_` each round is a call of its own."""
+        target = await self.host.target(kind, name)
         spec = self.prices.specs.get(target)
         if spec is None:
             return await run() if self.prices.default == "free" else await self._unpriced(ctx, target, run)
-        arguments = self._arguments(target, name, ctx.params or {})
-        if not self._can_run(target, arguments):
+        host_call = await self.host.call(target, name, ctx.params or {})
+        if not host_call.can_run:
             return await self._run_unheld(ctx, run)
         try:
-            request = self._request(ctx, target, name, spec, arguments)
+            request = self._request(ctx, target, name, spec, host_call)
+            if round_ is not None:
+                round_.check_payer(request.api_key)
             if request.api_key is None and spec.is_free:
                 return await run()
-            gateway = await self._ledger.ready()
-            authorized = await gateway.authorize(request)
-            if isinstance(authorized, Replay):
-                return _replayed(authorized)
+            return await self._paid(_Call(ctx, request, spec, run, round_))
         except PayreError as error:
-            return self._refuse(ctx, error)
-        try:
-            return await self._run_paid(gateway, authorized, spec, run)
-        except UsageMissing as error:
-            logger.warning("a call of %s is withheld and not charged: %s", target.name, error)
+            self.telemetry.refused(target, error)
             return self._refuse(ctx, error)
 
-    def _request(
-        self, ctx: ServerRequestContext[Any, Any], target: Target, name: str, spec: PriceSpec, arguments: Mapping[str, Any]
-    ) -> CallRequest:
+    async def _paid(self, call: _Call) -> HandlerResult:
+        """Hold, run, settle. Raises `PayreError` for what is refused."""
+        request = call.request
+        if (out := self._undelivered.take(request)) is not None:
+            await self._deliver(request, out)
+            self.telemetry.ended(request.target, "replayed")
+            return wire.replayed(out)
+        self._throttle.check(peer_address(call.ctx.request), request.api_key)
+        gateway, started = await self._ledger.ready(), self._clock.elapsed_us()
+        authorized = await self._authorize(call, gateway)
+        if isinstance(authorized, Authorization):
+            self.telemetry.held(authorized, started)
+            return await self._run(call, gateway, authorized)
+        if isinstance(authorized, Replay):
+            self.telemetry.ended(request.target, "replayed")
+            return _replayed(authorized)
+        self.telemetry.ended(request.target, "asked")
+        return authorized
+
+    async def _authorize(self, call: _Call, gateway: Gateway) -> Authorization | Replay | wire.Result:
+        """The hold of the call, the answer that it had before, or the question to add money."""
+        request, peer = call.request, peer_address(call.ctx.request)
+        try:
+            authorized = await self._held(call, gateway)
+        except KeyRejected as error:
+            self._throttle.refused(peer)
+            error.hint = key_advice(call.ctx)
+            raise
+        except InsufficientBalance as short:
+            if call.round is None or not top_up.can_ask(call.ctx, short):
+                raise
+            if top_up.asks_by_result(call.ctx) and not call.round.asked:
+                return self._question(call, call.round, short)
+            wait_s = self._top_up_wait_s
+            if wait_s is None:
+                wait_s = TOP_UP_WAIT_IN_JSON_S if self.host.answers_in_json() else TOP_UP_WAIT_S
+            authorized = await top_up.funded(call.ctx, gateway, request, call.round, short, wait_s)
+        except PaymentRequired as error:
+            if request.api_key is None:
+                error.hint = key_advice(call.ctx)
+            raise
+        self._throttle.accepted(request.api_key)
+        return authorized
+
+    async def _held(self, call: _Call, gateway: Gateway) -> Authorization | Replay:
+        """The hold of an earlier round, while there is one; else a new one."""
+        kept = call.round and call.round.hold
+        if kept is not None:
+            try:
+                return await gateway.resume(kept, call.request)
+            except (HoldNotOpen, HoldUnknown):
+                # Ended, or taken up by another retry: this is a call of its own, and what was used before is not its own.
+                call.round = Round(call.round.payer, asked=call.round.asked, answer=call.round.answer) if call.round else None
+        return await gateway.authorize(call.request)
+
+    def _question(self, call: _Call, round_: Round, short: InsufficientBalance) -> wire.Result:
+        params = call.ctx.params or {}
+        state = Round(rounds.payer_of(call.request.api_key), asked=True).sealed(
+            params.get("requestState"), params.get("inputResponses")
+        )
+        return wire.link_question(rounds.QUESTION, top_up.question(short), short.top_up_url or "", state, self.host.info())
+
+    async def _run(self, call: _Call, gateway: Gateway, authorization: Authorization) -> HandlerResult:
+        """Run a call whose money is held. Whatever happens, the hold is ended or kept for the next round, once.
+
+        Raises:
+            UsageMissing: It ran, what it is priced by is not known, and the price makes that an error. Voided.
+        """
+        plan, request, before = authorization.plan, authorization.request, call.round or Round()
+        report = UsageReport(plan.dimensions)
+        report.restore(before.usage)
+        paid = PaidCall(request.target, wire.consumer_id(authorization.consumer_id), authorization.held)
+        token, started = running.set(Running(self, paid, report)), self._clock.elapsed_us()
+        settled = False
+        try:
+            out = _as_dict(await call.run())
+            took_us = self._clock.elapsed_us() - started + before.took_us
+            if wire.is_success(out):
+                usage = settled_usage(plan, request.known, report, lambda: wire.answered(out, took_us), call.spec.usage_preset)
+                out = await self._settling.capture(gateway, authorization, out, usage)
+                settled = True
+                await self._deliver(request, out)
+            elif wire.asks_for_input(out) and call.round is not None:
+                kept = await self._settling.suspend(gateway, authorization)
+                settled = kept is not None
+                left = Round(rounds.payer_of(request.api_key), kept, before.asked, "", report.saved(), took_us)
+                out = {**out, "requestState": left.sealed(out.get("requestState"))} if settled else out
+        except UsageMissing as error:
+            logger.warning("a call of %s is withheld and not charged: %s", request.target.name, error)
+            raise
+        finally:
+            running.reset(token)
+            report.close()
+            if not settled:
+                await self._settling.void(gateway, authorization)
+        return out
+
+    async def _deliver(self, request: CallRequest, out: wire.Result) -> None:
+        """Let a result that is paid for go out; where its caller has gone, keep it for their next try."""
+        try:
+            await checkpoint_if_cancelled()
+        except BaseException:
+            self._undelivered.keep(request, out)
+            raise
+
+    def _request(self, ctx: Context, target: Target, name: str, spec: PriceSpec, call: HostCall) -> CallRequest:
         """What the ledger must know of this call, measured here: arguments never leave the server."""
-        meta = request_meta(ctx.params)
+        meta, arguments = request_meta(ctx.params), call.arguments
         sent = {"uri": name} if target.kind == "resource" else arguments
-        plan = spec.plan_of(arguments, self._default_of(target))
+        plan = spec.plan_of(arguments, call.default_of)
         known = ONE_REQUEST
         if plan.fixed_micros is None:
             known = known_usage(plan, Sent.address(name) if target.kind == "resource" else Sent.arguments(arguments))
@@ -166,88 +303,22 @@ class Metering:
             idempotency_key=wire.idempotency_key(meta),
         )
 
-    def _arguments(self, target: Target, name: str, params: Mapping[str, Any]) -> Any:
-        """What was sent; not yet known to be a mapping."""
-        return params.get("arguments") or {} if self.host is None else self.host.arguments(target, name, params)
-
-    def _target(self, kind: str, name: str) -> Target:
-        return Target(kind, name) if self.host is None else self.host.target(kind, name)
-
-    async def _run_paid(self, gateway: Gateway, authorization: Authorization, spec: PriceSpec, run: Run) -> HandlerResult:
-        """Run a call whose money is held. Whatever happens, the hold is ended: captured or voided, once.
-
-        Raises:
-            UsageMissing: It ran, what it is priced by is not known, and the price makes that an error. Voided.
-        """
-        plan, request = authorization.plan, authorization.request
-        report = UsageReport(plan.dimensions)
-        call = PaidCall(request.target, wire.consumer_id(authorization.consumer_id), authorization.held)
-        token, started = running.set(Running(self, call, report)), self._clock.elapsed_us()
-        settled = False
-        try:
-            out = _as_dict(await run())
-            if wire.is_success(out):
-                took_us = self._clock.elapsed_us() - started
-                usage = settled_usage(plan, request.known, report, lambda: wire.answered(out, took_us), spec.usage_preset)
-                out = await _capture(gateway, authorization, out, usage)
-                settled = True
-        finally:
-            running.reset(token)
-            report.close()
-            if not settled:
-                await _void(gateway, authorization)
-        return out
-
-    async def _unpriced(self, ctx: ServerRequestContext[Any, Any], target: Target, run: Run) -> HandlerResult:
+    async def _unpriced(self, ctx: Context, target: Target, run: Run) -> HandlerResult:
         """What has no price does not run under `default: deny`; what is not there is for the host to say."""
-        if self.host is not None and not self.host.has(target):
+        if not await self.host.has(target):
             return await run()
         message = f"the {target.kind} {target.name!r} has no price and this server runs nothing without one; nothing was charged"
         return self._refuse(ctx, NotPriced(message))
 
-    def _default_of(self, target: Target) -> DefaultOf:
-        host = self.host
-        return (lambda path: None) if host is None else lambda path: host.default_of(target, path)
-
-    async def _run_unheld(self, ctx: ServerRequestContext[Any, Any], run: Run) -> HandlerResult:
+    async def _run_unheld(self, ctx: Context, run: Run) -> HandlerResult:
         """Let the host say what is wrong with a call. One that it takes after all is paid at the tool, or not delivered."""
         out = _as_dict(await run())
         if wire.is_success(out) and not wire.is_settled(out):
             return self._refuse(ctx, CallRefused("this call was first refused and then taken; try again. Nothing was charged"))
         return out
 
-    def _can_run(self, target: Target, arguments: object) -> bool:
-        """Whether the host will run this; if not, it says why itself and nothing is held."""
-        return self.host is None or (self.host.has(target) and self.host.accepts(target, arguments))
-
-    def _refuse(self, ctx: ServerRequestContext[Any, Any], error: PayreError) -> HandlerResult:
-        info = self.host.info() if self.host is not None else None
-        return wire.refusal(ctx.method, error, version=ctx.protocol_version, server_info=info)
-
-
-async def _capture(gateway: Gateway, authorization: Authorization, out: wire.Result, usage: Usage) -> wire.Result:
-    stored = json.dumps(out) if authorization.request.idempotency_key is not None else ""
-    outcome = CallOutcome(usage=usage, result_sha256=wire.result_digest(out), stored_result=stored)
-    try:
-        # A caller who leaves now has had its result made: the charge stands, and is not torn by the leaving.
-        with anyio.move_on_after(SETTLE_WITHIN_S, shield=True):
-            return wire.with_receipt(out, await gateway.capture(authorization, outcome))
-    except (HoldNotOpen, HoldUnknown) as error:
-        logger.warning("a call of %s was delivered and not charged: %s", authorization.request.target.name, error)
-        return wire.with_settlement(out, "uncollected")
-    except UsageMissing:
-        raise
-    except PayreError as error:
-        logger.warning("the charge of a call of %s is not settled yet: %s", authorization.request.target.name, error)
-    return wire.with_settlement(out, "pending")
-
-
-async def _void(gateway: Gateway, authorization: Authorization) -> None:
-    try:
-        with anyio.move_on_after(SETTLE_WITHIN_S, shield=True):
-            await gateway.void(authorization)
-    except PayreError as error:
-        logger.warning("a hold could not be given back now and expires by itself: %s", error)
+    def _refuse(self, ctx: Context, error: PayreError) -> HandlerResult:
+        return wire.refusal(ctx.method, error, version=ctx.protocol_version, server_info=self.host.info())
 
 
 def _replayed(replay: Replay) -> wire.Result:
@@ -256,7 +327,7 @@ def _replayed(replay: Replay) -> wire.Result:
             "this idempotency key was paid before and its answer is no longer kept; it was not charged again",
             receipt=replay.settlement.receipt,
         )
-    return wire.with_receipt(dict(replay.result), replay.settlement, replayed=True)
+    return wire.replayed(wire.with_receipt(dict(replay.result), replay.settlement))
 
 
 def _as_dict(result: HandlerResult) -> wire.Result:

@@ -13,6 +13,7 @@ from mcp_types import Icon, ToolAnnotations
 from payre_mcp.identity import serving_stdio
 from payre_mcp.pricing import PriceSource, Target
 from payre_mcp.server.extension import Payre
+from payre_mcp.server.host import SdkHost
 from payre_mcp.server.prices import PricingSource
 from payre_mcp.settings import load_settings
 
@@ -203,8 +204,7 @@ class PaidMCPServer(MCPServer[LifespanResultT]):
     def _put_price(self, kind: str, name: str, price: PriceSource | None) -> None:
         if price is None:
             return
-        assert self.payre.metering.host is not None
-        if name in self.payre.metering.host.names(kind):
+        if name in SdkHost(self).names(kind):
             raise ValueError(f"a {kind} {name!r} exists already; a price cannot be put on it twice or later")
         self.payre.pricing({name if kind == "tool" else f"{kind}:{name}": price})
 

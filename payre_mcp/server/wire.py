@@ -79,6 +79,11 @@ def is_success(out: Result) -> bool:
     return not out.get("isError") and out.get("resultType") in (None, "complete")
 
 
+def asks_for_input(out: Result) -> bool:
+    """Whether a result is a question to the caller, whose answer is the next round of the same call."""
+    return out.get("resultType") == "input_required"
+
+
 def is_settled(out: Result) -> bool:
     """Whether a result says how it was charged."""
     meta: Mapping[str, Any] = out.get("_meta") or {}
@@ -134,12 +139,16 @@ def quoted(target: Target, advert: Advert | None, quote: Quote | None) -> Result
     }
 
 
-def with_receipt(out: Result, settlement: Settlement, *, replayed: bool = False) -> Result:
+def with_receipt(out: Result, settlement: Settlement) -> Result:
     """A result with its receipt. What was paid for is nobody else's: no shared cache may hand it on."""
     if out.get("cacheScope") == "public":
         out = {**out, "cacheScope": "private"}
-    marks: dict[str, Any] = {RECEIPT: settlement.receipt}
-    return _with_meta(out, marks | {REPLAYED: True} if replayed else marks)
+    return _with_meta(out, {RECEIPT: settlement.receipt})
+
+
+def replayed(out: Result) -> Result:
+    """A result that was made and paid for before."""
+    return _with_meta(out, {REPLAYED: True})
 
 
 def with_settlement(out: Result, state: str) -> Result:
@@ -169,6 +178,13 @@ def refusal(method: str, error: PayreError, *, version: str, server_info: Mappin
         if server_info is not None:
             meta[SERVER_INFO_META_KEY] = server_info
     return {**out, "_meta": meta}
+
+
+def link_question(name: str, message: str, url: str, state: str, server_info: Mapping[str, Any] | None) -> Result:
+    """A result that asks the caller to open a page, as URL elicitation; `state` comes back with the answer."""
+    asked = {"method": "elicitation/create", "params": {"mode": "url", "message": message, "url": url}}
+    out: Result = {"resultType": "input_required", "inputRequests": {name: asked}, "requestState": state}
+    return out if server_info is None else _with_meta(out, {SERVER_INFO_META_KEY: server_info})
 
 
 def consumer_id(number: int) -> str:

@@ -251,7 +251,7 @@ async def test_a_call_without_a_key_is_told_the_price_and_does_not_run(shop: Sho
     assert (result.is_error, facts["error"], facts["price_micros"]) == (True, "payment_required", PRICE)
     assert facts == meta_of(result)["dev.payre/payment-required"]
     assert "$0.005" in text_of(result)
-    assert "X-Payre-Key" in text_of(result)
+    assert '"env": {"PAYRE_KEY": "pyr_ck_..."}' in text_of(result)
     assert (ran, shop.journal()) == ([], [])
 
 
@@ -428,8 +428,8 @@ async def test_however_a_call_is_cancelled_its_hold_is_captured_or_voided_exactl
             await anyio.lowlevel.checkpoint()
         scope.cancel()
 
-    async def call(done: anyio.Event) -> None:
-        await shop.call(client, "work")
+    async def call(done: anyio.Event, number: int) -> None:
+        await shop.call(client, "work", f"city {number}")
         done.set()
 
     async with Client(shop.server(work), mode=mode) as client:
@@ -437,7 +437,7 @@ async def test_however_a_call_is_cancelled_its_hold_is_captured_or_voided_exactl
             for number in range(100):
                 inside, release, done = anyio.Event(), anyio.Event(), anyio.Event()
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(call, done)
+                    tasks.start_soon(call, done, number)
                     match number % 4:
                         case 0:  # on its way to the tool
                             await cancel_after(dice.randrange(40), tasks.cancel_scope)

@@ -96,7 +96,7 @@ async def test_a_price_of_nothing_that_the_server_has_stops_it_with_the_nearest_
         ("unknown_target", "prompts.brief", 4),
     ]
     with pytest.raises(PriceSpecInvalid, match=r"did you mean 'search'\?"):
-        server.payre.metering.check_targets()
+        await server.payre.metering.check_targets()
 
 
 @pytest.mark.parametrize(("param", "is_known"), [("quality", True), ("quality.depth", True), ("qualty", False)])
