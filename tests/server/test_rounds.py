@@ -46,7 +46,7 @@ class Asker:
         return f"asked {number} times" if number >= self.many else question(state=str(number + 1))
 
 
-async def answers(_: Any, params: Any) -> ElicitResult:
+async def answers(context: Any, params: Any) -> ElicitResult:
     return ElicitResult(action="accept", content={"city": "Oslo"})
 
 
@@ -352,7 +352,7 @@ async def test_a_question_that_the_server_pushes_keeps_the_one_hold_of_its_call(
 
     replies = iter([ElicitResult(action="accept", content={"name": "Ada"}), ElicitResult(action="decline")])
 
-    async def reply(_: Any, params: Any) -> ElicitResult:
+    async def reply(context: Any, params: Any) -> ElicitResult:
         return next(replies)
 
     async with Client(server, mode="legacy", elicitation_callback=reply) as client:

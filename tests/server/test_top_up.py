@@ -53,7 +53,7 @@ class Person:
     asked: list[Any] = field(default_factory=list[Any])
     completed: list[str] = field(default_factory=list[str])
 
-    async def __call__(self, _: Any, params: Any) -> ElicitResult:
+    async def __call__(self, context: Any, params: Any) -> ElicitResult:
         self.asked.append(params)
         assert isinstance(params, ElicitRequestURLParams)
         if self.pays:
@@ -191,7 +191,7 @@ async def test_a_client_of_before_links_is_never_sent_one(shop: Shop) -> None:
             known.elicitation.url = None
         return await call_next(ctx)
 
-    async def callback(_: Any, params: Any) -> ElicitResult:
+    async def callback(context: Any, params: Any) -> ElicitResult:
         sent.append(params)
         return ElicitResult(action="accept")
 
@@ -214,7 +214,7 @@ async def test_without_a_page_nobody_is_asked(ledger_path: Any, mode: Any) -> No
 
 
 async def test_a_client_whose_handler_breaks_gets_the_readable_refusal(shop: Shop) -> None:
-    async def broken(_: Any, params: Any) -> ElicitResult:
+    async def broken(context: Any, params: Any) -> ElicitResult:
         raise MCPError(code=-32000, message="no browser here")
 
     async with Client(selling(shop), mode="legacy", elicitation_callback=broken) as client:
@@ -294,7 +294,7 @@ async def served(server: MCPServer[Any], shop: Shop, person: Person, mode: Any, 
             yield client
 
 
-ROWS = [
+ROWS: list[Any] = [
     ("auto", {}, True),
     ("auto", {"json_response": True}, True),
     ("auto", {"stateless_http": True}, True),
