@@ -33,6 +33,8 @@ class CallRequest:
     max_price: Money | None = None
     """The caller's own limit: a call that may cost more is refused, not held for less."""
     idempotency_key: str | None = None
+    amount: Money | None = None
+    """Charged by hand instead of what the price says; at most its ceiling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Gateway(Protocol):
             InvalidApiKey: The key is unknown, malformed, revoked or expired.
             Forbidden: The key is of another role or mode, or bound to another server.
             NotPriced: The target has no such published price.
+            PriceMismatch: `request.amount` is above what the price can come to.
             InvalidVariant: The price has no such variant.
             AmountOverflow: The call could cost 2^53 micros or more.
             PriceAboveLimit: The ceiling is above `request.max_price`.
@@ -154,6 +157,22 @@ class Gateway(Protocol):
             HoldNotOpen: The hold ended otherwise, or expired and its money is gone.
             UsageMissing: What the price is by was not reported, and the price makes that an error. The hold stands: void it.
             PayreUnavailable: Not known to be charged.
+        """
+        ...
+
+    async def charge(self, request: CallRequest) -> Settlement | Replay:
+        """Hold and capture `request.amount` in one transaction. When it returns, the charge survives a power cut.
+
+        Raises as `authorize`.
+        """
+        ...
+
+    async def can_pay(self, api_key: str, server: str) -> bool:
+        """Whether this key may be used at a published server and its account has money now. Never says how much.
+
+        Raises:
+            InvalidApiKey: The key is unknown, malformed, revoked or expired.
+            Forbidden: The key is of another role or mode, or bound to another server.
         """
         ...
 

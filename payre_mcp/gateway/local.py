@@ -20,6 +20,7 @@ from payre_mcp.errors import (
     NotPriced,
     PaymentRequired,
     PayreUnavailable,
+    PriceMismatch,
     PriceSpecInvalid,
     Problem,
 )
@@ -31,11 +32,11 @@ from payre_mcp.gateway.top_ups import TopUps
 from payre_mcp.gateway.waiting import AsyncWriter
 from payre_mcp.ids import IdFactory, parse_id
 from payre_mcp.ledger.metering import counters_of
-from payre_mcp.ledger.model import CHARGES, Capture, Done, Extend, Hold, Metered, Refund, Spent, Void, born
+from payre_mcp.ledger.model import CHARGES, Capture, Charge, Done, Extend, Hold, Metered, Refund, Spent, Void, born
 from payre_mcp.ledger.store import Journal
 from payre_mcp.ledger.writer import HOLD_LIFE_US, Writer
 from payre_mcp.money import MAX_MICROS, Money
-from payre_mcp.pricing import Plan, PriceSpec, Quote, Target
+from payre_mcp.pricing import Plan, PriceSpec, Quote, Target, load_price
 from payre_mcp.pricing.usage import base_quantities
 
 AUTHORIZE_WITHIN_S = 5.0
@@ -167,6 +168,29 @@ class LocalGateway:
         )  # fmt: skip
         return self._settlement(await self._async.ask(capture))
 
+    async def charge(self, request: CallRequest) -> Settlement | Replay:
+        """Charge by hand; see `Gateway.charge`."""
+        plan, server_id = self._published(request)
+        record = await self._access.consumer(request.api_key or "", server_id=server_id)
+        assert plan.fixed_micros is not None
+        charge = Charge(
+            self._ids.new(), record.part, record.owner_id, self._developer.id, record.id, plan.fixed_micros, self._fee_bps,
+            request.target.name, _detail(request, CallOutcome()), key_digest(request.idempotency_key), _fingerprint(request),
+        )  # fmt: skip
+        try:
+            done = await self._async.ask(charge)
+        except InsufficientBalance as error:
+            await self._top_ups.advise(error, record.owner_id)
+            raise
+        return Replay(self._settlement(done), None) if done.replayed else self._settlement(done)
+
+    async def can_pay(self, api_key: str, server: str) -> bool:
+        """Whether this key can pay here; see `Gateway.can_pay`."""
+        known = self._servers.get(server)
+        record = await self._access.live_consumer(api_key, server_id=None if known is None else known.id)
+        account = await anyio.to_thread.run_sync(self._journal.account, record.part, record.owner_id)
+        return account is not None and account.available_micros > 0
+
     async def void(self, authorization: Authorization) -> None:
         """Release what is held; see `Gateway.void`."""
         self._writer.let_go(authorization.hold_id)
@@ -213,7 +237,8 @@ class LocalGateway:
             raise NotPriced(
                 f"{request.target.name!r} has no published price of this version; nothing ran and nothing was charged"
             )
-        return spec.plan(request.variant), self._servers[request.server].id
+        server_id = self._servers[request.server].id
+        return spec.plan(request.variant) if request.amount is None else _by_hand(spec, request), server_id
 
     def _authorized(self, done: Done, request: CallRequest, plan: Plan) -> Authorization | Replay:
         row = done.transfer
@@ -231,6 +256,16 @@ class LocalGateway:
             receipt=self._statements.receipt(row),
             balance=Money(done.account.available_micros),
         )
+
+
+def _by_hand(spec: PriceSpec, request: CallRequest) -> Plan:
+    """The plan of an amount that the seller says, which is within the published price."""
+    amount, most = request.amount, spec.most
+    assert amount is not None
+    if most is None or amount > most:
+        bound = "has no ceiling; give its price one" if most is None else f"costs at most {most}"
+        raise PriceMismatch(f"{request.target.name!r} {bound}, so {amount} cannot be charged for it. Nothing was charged")
+    return load_price(amount.usd).plan("")
 
 
 def key_digest(idempotency_key: str | None, *, use: str = "call") -> str:

@@ -21,6 +21,17 @@ class Target(NamedTuple):
     kind: str
     name: str
 
+    @property
+    def label(self) -> str:
+        """The name that a mapping of prices has for it: a tool's own, `resource:<uri>`, `prompt:<name>`."""
+        return self.name if self.kind == "tool" else f"{self.kind}:{self.name}"
+
+    @classmethod
+    def named(cls, label: str) -> "Target":
+        """The target of such a name."""
+        kind, colon, name = label.partition(":")
+        return cls(kind, name) if colon and kind in {"resource", "prompt"} else cls("tool", label)
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:

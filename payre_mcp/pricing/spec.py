@@ -19,7 +19,7 @@ from payre_mcp.pricing.dimensions import (
     Window,
     canonical,
 )
-from payre_mcp.pricing.plan import Plan
+from payre_mcp.pricing.plan import Plan, Usage
 from payre_mcp.pricing.quote import Quote, quote_plan
 from payre_mcp.pricing.usage import Sent, known_usage
 from payre_mcp.text import shown
@@ -139,6 +139,16 @@ class PriceSpec:
         if plan is None:
             raise InvalidVariant(f"this price has no variant {shown(variant)}; nothing ran and nothing was charged")
         return plan
+
+    @cached_property
+    def most(self) -> Money | None:
+        """The most that any call can cost, whatever it sends; None where what it sends bounds the cost alone."""
+        ceilings = [
+            plan.fixed_micros if plan.fixed_micros is not None else plan.ceiling(Usage({"requests": 1}))
+            for plan in self.plans.values()
+        ]
+        known = [ceiling for ceiling in ceilings if ceiling is not None]
+        return Money(max(known)) if known and len(known) == len(ceilings) else None
 
     @cached_property
     def is_free(self) -> bool:

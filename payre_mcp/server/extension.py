@@ -3,26 +3,43 @@
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import CallToolRequestParams, RequestParams
 
 from payre_mcp.clock import Clock, SystemClock
 from payre_mcp.connection import connect
 from payre_mcp.errors import PayreError, PayreUnavailable
 from payre_mcp.gateway.base import Gateway
+from payre_mcp.identity import caller_key, request_headers, request_meta
+from payre_mcp.money import Money
 from payre_mcp.pricing import PriceSpec, Target
 from payre_mcp.receipts import KeyRing
+from payre_mcp.server.by_hand import ByHand, Charged, Consumed, KeyCheck
 from payre_mcp.server.host import SdkHost
 from payre_mcp.server.middleware import Metering
 from payre_mcp.server.prices import PricingSource
 from payre_mcp.server.rounds import seal_states
 from payre_mcp.settings import load_settings
+
+
+class Meterable(Protocol):
+    """What every server has that `Payre` can be installed on."""
+
+    @property
+    def name(self) -> str:
+        """The name under which its calls are charged."""
+        ...
+
+
+_Server = TypeVar("_Server", bound=Meterable)
 
 
 class QuoteParams(RequestParams):
@@ -69,6 +86,7 @@ class Payre(Extension):
             clock=clock or SystemClock(),
             top_up_wait_s=top_up_wait_s,
         )
+        self._by_hand = ByHand(self, self.metering)
         if prices is not None:
             self.pricing(prices)
 
@@ -83,13 +101,22 @@ class Payre(Extension):
         """
         self.metering.prices.add(prices)
 
-    def install(self, server: MCPServer[Any]) -> MCPServer[Any]:
-        """Meter a server that exists, and return it. One `Payre` meters one server."""
-        if not isinstance(server, MCPServer):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"Payre installs on an mcp.server.mcpserver.MCPServer, not on {type(server).__name__}")
-        self.attach(server)
-        seal_states(server.middleware, server.name)
-        server.middleware.append(self)
+    def install(self, server: _Server) -> _Server:
+        """Meter a server that exists, and return it: an `MCPServer`, or a `FastMCP` of FastMCP 4. One `Payre`, one server.
+
+        Raises:
+            TypeError: It is no such server.
+            ValueError: This `Payre` meters another server, or the server has a `Payre` already.
+        """
+        if isinstance(server, MCPServer):
+            metered = cast("MCPServer[Any]", server)
+            self.attach(metered)
+            seal_states(metered.middleware, metered.name)
+            metered.middleware.append(self)
+        elif _is_fastmcp(server):
+            import_module("payre_mcp.server.fastmcp").install(self, server)
+        else:
+            raise TypeError(f"Payre installs on an MCPServer of mcp 2 or a FastMCP of fastmcp 4, not on {type(server).__name__}")
         return server
 
     def attach(self, server: MCPServer[Any]) -> None:
@@ -132,6 +159,67 @@ class Payre(Extension):
                 self._published = prices
             return self._gateway
 
+    async def charge(self, key: str, tool: str, amount: Money | str | float, *, idempotency_key: str | None = None) -> Charged:
+        """Charge a consumer by hand: `amount` dollars for `tool`, which has a published price and costs at most that.
+
+        Inside a call that this server meters it is held at once, and captured or voided with that call; elsewhere it is
+        charged at once, on disk when this returns. With an idempotency key it is charged once, however often it is asked.
+        Something that is not a tool is named `resource:<uri>` or `prompt:<name>`.
+
+        Raises:
+            PriceMismatch: No such price, or the amount is above it.
+            InsufficientBalance: Less is available; nothing was charged.
+            InvalidApiKey: The key is unknown, revoked, expired or malformed.
+            Forbidden: The key is of another role or mode, or bound to another server.
+            IdempotencyConflict: The idempotency key was used for another amount or tool.
+            PayreUnavailable: The ledger cannot be reached.
+        """
+        return await self._by_hand.charge(key, tool, amount, idempotency_key)
+
+    async def validate_key(self, key: str) -> KeyCheck:
+        """Whether a consumer's key can pay here: it is good, for this server, and there is money. False where it cannot.
+
+        Raises:
+            ValueError: The key is empty.
+            PayreUnavailable: The ledger cannot be reached.
+        """
+        return await self._by_hand.validate_key(key)
+
+    async def consume(
+        self,
+        key: str,
+        amount: Money | str | float | None = None,
+        usage_event_id: str = "",
+        *,
+        amount_cents: int | None = None,
+        tool: str | None = None,
+    ) -> Consumed:
+        """Charge a consumer by hand, once per `usage_event_id`, and say in the answer what went wrong: it is false then.
+
+        `amount` is in dollars; `amount_cents` in whole cents, exactly one of the two. `tool` is by default the one whose
+        call runs, or the only one that has a price. Otherwise as `charge`.
+
+        Raises:
+            ValueError: No key, no `usage_event_id`, no amount or two, or it cannot be told what is charged for.
+            PayreUnavailable: The ledger cannot be reached.
+        """
+        if (amount is None) == (amount_cents is None):
+            raise ValueError("consume takes amount in dollars or amount_cents, exactly one of them")
+        if amount_cents is not None and (type(amount_cents) is not int or amount_cents < 0):
+            raise ValueError("amount_cents is a whole number of cents, zero or more")
+        dollars = amount if amount_cents is None else Money(amount_cents * 10_000)
+        return await self._by_hand.consume(key, dollars, usage_event_id, tool)
+
+    @staticmethod
+    def key_of(ctx: Context) -> str | None:
+        """The Payre key that the request of a running tool carries, for charging by hand; None when it carries none.
+
+        Raises:
+            InvalidApiKey: Two different keys came.
+        """
+        request = ctx.request_context
+        return caller_key(request_headers(request.request), request_meta(request.params))
+
     async def aclose(self) -> None:
         """Close the ledger, if this object opened it. It opens again when it is needed."""
         gateway = self._gateway
@@ -173,3 +261,13 @@ class Payre(Extension):
             raise PayreUnavailable("the payment ledger cannot be opened; nothing ran and nothing was charged") from error
         sys.stderr.write(f"payre: test ledger at {settings.ledger_url}; make a consumer key with: payre keys create\n")
         return gateway
+
+
+def _is_fastmcp(server: object) -> bool:
+    """Whether this is a server of FastMCP, told without loading it. Raises `TypeError` for a version that is not known."""
+    if not any((cls.__module__.split(".")[0], cls.__name__) == ("fastmcp", "FastMCP") for cls in type(server).__mro__):
+        return False
+    installed = version("fastmcp")
+    if installed.split(".")[0] != "4":
+        raise TypeError(f"Payre installs on servers of FastMCP 4, and this is one of {installed}: pip install 'fastmcp>=4.1,<5'")
+    return True

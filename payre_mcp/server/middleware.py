@@ -36,6 +36,7 @@ from payre_mcp.receipts import canonical_json, sha256_hex
 from payre_mcp.server import rounds, top_up, wire
 from payre_mcp.server.advice import key_advice
 from payre_mcp.server.calls import PaidCall, Running, running
+from payre_mcp.server.held import Held, held_with_call
 from payre_mcp.server.host import Host, HostCall, UnseenHost
 from payre_mcp.server.prices import Prices
 from payre_mcp.server.rounds import Round
@@ -122,7 +123,16 @@ class Metering:
         if called is None:
             return await call_next(ctx)
         round_, inner = rounds.opened(ctx)
-        return await self.call(inner, *called, lambda: call_next(inner), round_)
+        by_hand = Held(self._settling)
+        token = held_with_call.set(by_hand)
+        try:
+            out = await self.call(inner, *called, lambda: call_next(inner), round_)
+            if by_hand.open and wire.is_success(finished := _as_dict(out)):
+                out = await by_hand.capture(finished)
+        finally:
+            held_with_call.reset(token)
+            await by_hand.void()
+        return out
 
     async def inner_call(self, kind: str, name: str, ctx: Context, run: Run) -> HandlerResult:
         """Meter a call at the thing itself: what the wire has charged passes, what it has not is charged here.

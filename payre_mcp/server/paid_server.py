@@ -206,7 +206,7 @@ class PaidMCPServer(MCPServer[LifespanResultT]):
             return
         if name in SdkHost(self).names(kind):
             raise ValueError(f"a {kind} {name!r} exists already; a price cannot be put on it twice or later")
-        self.payre.pricing({name if kind == "tool" else f"{kind}:{name}": price})
+        self.payre.pricing({Target(kind, name).label: price})
 
     def _is_priced(self, kind: str, name: str) -> bool:
         return Target(kind, name) in self.payre.metering.prices.specs

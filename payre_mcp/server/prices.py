@@ -16,8 +16,6 @@ logger = logging.getLogger(__name__)
 PricingSource = Mapping[str, PriceSource] | str | Path
 """Prices of a whole server: a mapping from names to prices, or the path of a price file."""
 
-_PREFIXES = {"resource:": "resource", "prompt:": "prompt"}
-
 
 class Registry(Protocol):
     """What a server has that can carry a price."""
@@ -78,8 +76,7 @@ class Prices:
         reader = Reader()
         prices: dict[Target, PriceSpec] = {}
         for name, price in source.items():
-            prefix = next((each for each in _PREFIXES if name.startswith(each)), "")
-            target = Target(_PREFIXES.get(prefix, "tool"), name.removeprefix(prefix))
+            target = Target.named(name)
             if target in self.specs:
                 reader.problem("duplicate_price", name, self._duplicate(target))
             prices[target] = price if isinstance(price, PriceSpec) else read_entry(reader, price, name, Defaults())
