@@ -3,7 +3,9 @@
 from mcp.server.mcpserver import MCPServer
 from mcp_types import ToolAnnotations
 
+from payre_mcp.clock import SystemClock
 from payre_mcp.gateway.base import Wallet
+from payre_mcp.throttle import Throttle
 from payre_mcp.wallet.tools import WalletTools
 
 INSTRUCTIONS = """\
@@ -20,7 +22,7 @@ This is the user's Payre wallet: one prepaid balance that pays for calls of paid
 def build_wallet(wallet: Wallet, *, name: str = "payre-wallet") -> MCPServer:
     """A wallet server over `wallet`. Every request pays with, and sees, the account of the key that it carries itself."""
     server = MCPServer(name, title="Payre wallet", instructions=INSTRUCTIONS, log_level="WARNING")
-    tools = WalletTools(wallet)
+    tools = WalletTools(wallet, Throttle(SystemClock()))
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     asks = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)
     reading = (

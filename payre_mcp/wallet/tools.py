@@ -7,11 +7,12 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, TextContent
 from pydantic import Field
 
-from payre_mcp.errors import InvalidRequest, PayreError, ReceiptInvalid, Unauthorized
+from payre_mcp.errors import Forbidden, InvalidApiKey, InvalidRequest, PayreError, ReceiptInvalid, Unauthorized
 from payre_mcp.gateway.base import Wallet
-from payre_mcp.identity import caller_key, request_headers, request_meta
+from payre_mcp.identity import caller_key, peer_address, request_headers, request_meta
 from payre_mcp.money import InvalidAmount, Money
 from payre_mcp.pricing import Target
+from payre_mcp.throttle import Throttle
 from payre_mcp.wallet.facts import BalanceFacts, ChargeFacts, ChargesFacts, QuoteFacts, ReceiptFacts, TopUpFacts
 
 
@@ -24,22 +25,22 @@ class _Facts(Protocol):
 class WalletTools:
     """The tools over one wallet; each finds the caller's key in its own request."""
 
-    def __init__(self, wallet: Wallet) -> None:
-        self._wallet = wallet
+    def __init__(self, wallet: Wallet, throttle: Throttle) -> None:
+        self._wallet, self._throttle = wallet, throttle
 
     async def get_balance(self, ctx: Context) -> Annotated[CallToolResult, BalanceFacts]:
         """How much money the Payre account has: balance, what is held for running calls, what is available."""
-        return await _answer(ctx, self._balance)
+        return await self._answer(ctx, self._balance)
 
     async def create_top_up_link(
         self, ctx: Context, amount_usd: Annotated[float | str, Field(description="Dollars, 5 to 500", examples=["10", "25.50"])]
     ) -> Annotated[CallToolResult, TopUpFacts]:
         """Make a link where a person can add money to the account. Nothing is paid until they do; show them the link."""
-        return await _answer(ctx, lambda key: self._create_top_up(key, amount_usd))
+        return await self._answer(ctx, lambda key: self._create_top_up(key, amount_usd))
 
     async def get_top_up(self, ctx: Context, top_up_id: str) -> Annotated[CallToolResult, TopUpFacts]:
         """Whether a top-up has been paid: pending, completed or expired. Ask at least 5 seconds apart."""
-        return await _answer(ctx, lambda key: self._top_up(key, top_up_id))
+        return await self._answer(ctx, lambda key: self._top_up(key, top_up_id))
 
     async def list_charges(
         self,
@@ -48,11 +49,11 @@ class WalletTools:
         cursor: Annotated[str | None, Field(description="next_cursor of the page before")] = None,
     ) -> Annotated[CallToolResult, ChargesFacts]:
         """What was paid for, newest first."""
-        return await _answer(ctx, lambda key: self._charges(key, limit, cursor))
+        return await self._answer(ctx, lambda key: self._charges(key, limit, cursor))
 
     async def get_charge(self, ctx: Context, charge_id: str) -> Annotated[CallToolResult, ChargeFacts]:
         """One charge with its signed receipt."""
-        return await _answer(ctx, lambda key: self._charge(key, charge_id))
+        return await self._answer(ctx, lambda key: self._charge(key, charge_id))
 
     async def quote_price(
         self,
@@ -68,13 +69,13 @@ class WalletTools:
         ] = None,
     ) -> Annotated[CallToolResult, QuoteFacts]:
         """What a call of a paid server would cost this account now, line by line, before it is made. Nothing is charged."""
-        return await _answer(ctx, lambda key: self._quote(key, Target(kind, name), server, arguments, usage))
+        return await self._answer(ctx, lambda key: self._quote(key, Target(kind, name), server, arguments, usage))
 
     async def verify_receipt(
         self, ctx: Context, receipt: Annotated[str, Field(description="The text under dev.payre/receipt in a paid result")]
     ) -> Annotated[CallToolResult, ReceiptFacts]:
         """Whether a receipt is genuine and this account's, and what it says."""
-        return await _answer(ctx, lambda key: self._receipt(key, receipt))
+        return await self._answer(ctx, lambda key: self._receipt(key, receipt))
 
     async def _balance(self, key: str) -> _Facts:
         return BalanceFacts.of(await self._wallet.get_balance(key))
@@ -112,15 +113,20 @@ class WalletTools:
         except ReceiptInvalid as error:
             return ReceiptFacts(valid=False, reason=error.reason)
 
-
-async def _answer(ctx: Context, ask: Callable[[str], Awaitable[_Facts]]) -> CallToolResult:
-    """Every fact twice, as some hosts show the model only one half; an error in the same two halves."""
-    try:
-        facts = await ask(_key(ctx))
-    except PayreError as error:
-        data = {"error": error.code, "message": error.message, **error.data()}
-        return CallToolResult(content=[_text(f"{error.message} ({error.code})")], structured_content=data, is_error=True)
-    return CallToolResult(content=[_text(facts.sentence())], structured_content=facts.model_dump())
+    async def _answer(self, ctx: Context, ask: Callable[[str], Awaitable[_Facts]]) -> CallToolResult:
+        """Every fact twice, as some hosts show the model only one half; an error in the same two halves."""
+        peer = peer_address(ctx.request_context.request)
+        try:
+            key = _key(ctx)
+            self._throttle.check(peer, key)
+            facts = await ask(key)
+            self._throttle.accepted(key)
+        except PayreError as error:
+            if isinstance(error, InvalidApiKey | Forbidden):
+                self._throttle.refused(peer)
+            data = {"error": error.code, "message": error.message, **error.data()}
+            return CallToolResult(content=[_text(f"{error.message} ({error.code})")], structured_content=data, is_error=True)
+        return CallToolResult(content=[_text(facts.sentence())], structured_content=facts.model_dump())
 
 
 def _key(ctx: Context) -> str:
