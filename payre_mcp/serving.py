@@ -1,48 +1,140 @@
-"""Serving a metered server: stdio with its key, or streamable HTTP that is safe to put on a network."""
+"""Serving a metered server: stdio with its key, or HTTP that is safe to put on a network."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import anyio
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
 
+from payre_mcp.guard import LIMITS, BodyGuard, Limits, guarded_h11
 from payre_mcp.identity import serving_stdio
-from payre_mcp.settings import load_settings
+from payre_mcp.logs import configure_logs
+from payre_mcp.settings import LogLevel, Settings, load_settings
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+SHUTDOWN_S = 30
+
+Transport = Literal["stdio", "streamable-http", "sse"]
 
 
 def serve(
     server: MCPServer[Any],
-    transport: Literal["stdio", "streamable-http"] = "stdio",
+    transport: Transport = "stdio",
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    path: str | None = None,
     allowed_hosts: Sequence[str] = (),
     allowed_origins: Sequence[str] = (),
+    json_response: bool = False,
+    stateless_http: bool = False,
+    limits: Limits = LIMITS,
+    log_level: LogLevel | None = None,
 ) -> None:
-    """Run a server until it is stopped; blocks.
+    """Run a server until it is stopped; blocks. Logs go to stderr, without secrets.
 
-    On stdio, `PAYRE_KEY` pays for calls that carry no key. On HTTP, anything but loopback needs `allowed_hosts`: without
-    them the SDK's protection against DNS rebinding is off.
+    On stdio, `PAYRE_KEY` pays for calls that carry no key. On HTTP slow and oversized requests are refused by `limits`,
+    and the server answers only to the names it is called by: those of `allowed_hosts` (by default `PAYRE_ALLOWED_HOSTS`),
+    and on loopback also its own. A name without a port stands for every port. Web pages may call from `allowed_origins`
+    alone, so by default from none. `path` is `/mcp` for streamable HTTP and `/sse` for SSE.
 
     Raises:
-        ValueError: A public `host` without `allowed_hosts`.
+        ValueError: A host other than loopback without `allowed_hosts`: without them any web page that a user opens could
+            reach the server through DNS rebinding.
+        SettingsInvalid: A `PAYRE_` variable is unknown or cannot be used.
     """
+    settings = load_settings()
     if transport == "stdio":
-        key = load_settings().key
-        with serving_stdio(None if key is None else key.get_secret_value()):
+        _configure_logs(log_level, settings)
+        with serving_stdio(None if settings.key is None else settings.key.get_secret_value()):
             anyio.run(server.run_stdio_async)
         return
-    security = None
-    if host not in LOOPBACK:
-        if not allowed_hosts:
-            raise ValueError(f"serving on {host!r} needs allowed_hosts, such as ['pay.example', 'pay.example:*']")
-        security = TransportSecuritySettings(
-            enable_dns_rebinding_protection=True, allowed_hosts=list(allowed_hosts), allowed_origins=list(allowed_origins)
+    security = _security(host, allowed_hosts or settings.allowed_hosts, allowed_origins)
+    app = _application(
+        server,
+        transport,
+        path,
+        security=security,
+        limits=limits,
+        json_response=json_response,
+        stateless_http=stateless_http,
+    )
+    _configure_logs(log_level, settings)
+    # Where it listens is worth a line even when the server's own log level is higher.
+    level = (log_level or settings.log_level or "INFO").lower()
+    running = uvicorn.Server(
+        http_config(app, limits=limits, host=host, port=port, log_level=level, timeout_graceful_shutdown=SHUTDOWN_S)
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        running.run()
+    if not running.started:
+        raise SystemExit(STARTUP_FAILURE)
+
+
+def http_config(app: ASGIApp, *, limits: Limits = LIMITS, **options: Any) -> uvicorn.Config:
+    """How every application of ours runs on uvicorn: guarded, and logging as the process logs. `options` are uvicorn's."""
+    return uvicorn.Config(
+        BodyGuard(app, limits),
+        # h11 passes the conformance check on white space around header values that httptools fails.
+        http=guarded_h11(limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        **options,
+    )
+
+
+def _application(
+    server: MCPServer[Any],
+    transport: Literal["streamable-http", "sse"],
+    path: str | None,
+    *,
+    security: TransportSecuritySettings,
+    limits: Limits,
+    json_response: bool,
+    stateless_http: bool,
+) -> ASGIApp:
+    """The server as an ASGI application."""
+    if transport == "sse":
+        if json_response or stateless_http:
+            raise ValueError("json_response and stateless_http are of streamable HTTP; SSE has neither")
+        return server.sse_app(sse_path=path or "/sse", max_request_body_size=limits.body_bytes, transport_security=security)
+    return server.streamable_http_app(
+        streamable_http_path=path or "/mcp",
+        json_response=json_response,
+        stateless_http=stateless_http,
+        max_request_body_size=limits.body_bytes,
+        transport_security=security,
+    )
+
+
+def _security(host: str, names: Iterable[str], origins: Iterable[str]) -> TransportSecuritySettings:
+    hosts, origins = [*_with_ports(names)], [*_with_ports(origins)]
+    if host in LOOPBACK:
+        hosts += _with_ports(LOOPBACK_HOSTS)
+        origins += _with_ports(f"http://{name}" for name in LOOPBACK_HOSTS)
+    if not hosts:
+        raise ValueError(
+            f"serving on {host!r} needs allowed_hosts: the names that clients call this server by, such as ['pay.example'], "
+            "as an argument or in PAYRE_ALLOWED_HOSTS; and allowed_origins, such as ['https://app.example'], "
+            "if web pages are to call it"
         )
-    app = server.streamable_http_app(host=host, transport_security=security)
-    # h11 passes the conformance check on white space around header values that httptools fails.
-    uvicorn.run(app, host=host, port=port, http="h11", log_level="info")
+    return TransportSecuritySettings(enable_dns_rebinding_protection=True, allowed_hosts=hosts, allowed_origins=origins)
+
+
+def _with_ports(names: Iterable[str]) -> Iterable[str]:
+    """Each name, and with every port where it has none."""
+    for name in names:
+        yield name
+        if ":" not in name.partition("://")[2 if "://" in name else 0].rpartition("]")[2]:
+            yield f"{name}:*"
+
+
+def _configure_logs(log_level: LogLevel | None, settings: Settings) -> None:
+    configure_logs(log_level or settings.log_level, settings.log_format)

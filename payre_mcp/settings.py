@@ -7,10 +7,10 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from payre_mcp.errors import SettingsInvalid
 
@@ -18,6 +18,19 @@ PREFIX = "PAYRE_"
 
 ELSEWHERE = ("PAYRE_TEST_", "PAYRE_REQUIRE_", "PAYRE_CHROMIUM", "PAYRE_FAULT")
 """Names that tests and tools read themselves; known, so that `payre` starts with them set."""
+
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+LogFormat = Literal["text", "json"]
+
+
+def _names(value: object) -> object:
+    """The names in a list with commas between."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
 
 
 class Settings(BaseModel):
@@ -33,6 +46,13 @@ class Settings(BaseModel):
     )
     receipt_keys: SecretStr | None = Field(None, description="Receipt keys as `kid:secret`, commas between, the newest last")
     fee_bps: int = Field(300, ge=0, le=10_000, description="The platform's fee in hundredths of a percent")
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        (), description="The names by which clients call a server on HTTP, commas between; `serve(allowed_hosts=...)` goes before"
+    )
+    log_level: Annotated[LogLevel | None, BeforeValidator(_upper)] = Field(
+        None, description="How much the log tells: DEBUG, INFO, WARNING, ERROR or CRITICAL"
+    )
+    log_format: LogFormat = Field("text", description="The log as `text`, or as `json`: one object per line")
 
     @property
     def ledger_url(self) -> str:

@@ -23,6 +23,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.fee_bps == 300
     assert settings.url is None
     assert settings.key is None
+    assert (settings.allowed_hosts, settings.log_level, settings.log_format) == ((), None, "text")
 
 
 def test_each_setting_is_read_from_its_variable() -> None:
@@ -33,6 +34,9 @@ def test_each_setting_is_read_from_its_variable() -> None:
             "PAYRE_DATA": "/srv/payre",
             "PAYRE_RECEIPT_KEYS": "k1:abc",
             "PAYRE_FEE_BPS": "250",
+            "PAYRE_ALLOWED_HOSTS": "pay.example, other.example:8443,",
+            "PAYRE_LOG_LEVEL": "debug",
+            "PAYRE_LOG_FORMAT": "json",
             "HOME": "/root",
         }
     )
@@ -43,6 +47,8 @@ def test_each_setting_is_read_from_its_variable() -> None:
     assert settings.receipt_keys.get_secret_value() == "k1:abc"
     assert settings.data == Path("/srv/payre")
     assert settings.fee_bps == 250
+    assert settings.allowed_hosts == ("pay.example", "other.example:8443")
+    assert (settings.log_level, settings.log_format) == ("DEBUG", "json")
 
 
 def test_without_an_address_the_ledger_stands_in_the_data_folder() -> None:
@@ -84,6 +90,14 @@ def test_a_value_that_cannot_be_used_is_named_and_never_repeated(value: str) -> 
     message = refusal({"PAYRE_FEE_BPS": value})
     assert "PAYRE_FEE_BPS" in message
     assert value not in message
+
+
+@pytest.mark.parametrize(("name", "values"), [("PAYRE_LOG_LEVEL", "'WARNING'"), ("PAYRE_LOG_FORMAT", "'json'")])
+def test_a_word_that_is_none_of_those_allowed_is_told_them(name: str, values: str) -> None:
+    message = refusal({name: SECRET})
+    assert name in message
+    assert values in message
+    assert SECRET not in message
 
 
 def test_secrets_hide_wherever_settings_are_printed() -> None:

@@ -3,16 +3,15 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from payre_mcp.cli.output import emit, ledger_url, receipt_ring
+from payre_mcp.cli.output import command_settings, emit, ledger_url, receipt_ring
 from payre_mcp.connection import open_ledger, sqlite_path
 from payre_mcp.errors import NotFound
 from payre_mcp.money import Money
-from payre_mcp.settings import load_settings
 
 
 def run(*, data: Path | None, url: str | None, json: bool) -> int:
     """Audit a ledger that exists; answers the exit code."""
-    settings = load_settings()
+    settings = command_settings()
     address = url or ledger_url(data, settings)
     if not sqlite_path(address).exists():
         raise NotFound(f"there is no ledger at {sqlite_path(address)}")

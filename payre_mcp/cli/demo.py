@@ -11,7 +11,7 @@ import httpx2
 from mcp import Client
 from mcp_types import CallToolResult
 
-from payre_mcp.cli.output import emit
+from payre_mcp.cli.output import command_settings, emit
 from payre_mcp.money import Money
 from payre_mcp.testing import Sandbox, sandbox
 
@@ -141,6 +141,7 @@ class _Story:
 
 def run(*, json: bool) -> int:
     """Play the story; answers the exit code."""
+    command_settings()
     started = time.perf_counter()
     steps = anyio.run(_play, _keep_quiet if json else _tell)
     ok = all(step.ok for step in steps)

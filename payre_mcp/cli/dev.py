@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from mcp.server.mcpserver import MCPServer
 
-from payre_mcp.cli.output import emit, note
+from payre_mcp.cli.output import command_settings, emit, note
 from payre_mcp.dev.app import Running, development, snippets
 from payre_mcp.errors import InvalidRequest
 from payre_mcp.money import InvalidAmount, Money
@@ -24,6 +24,7 @@ def run(*, server: str | None, port: int, data: Path | None, balance: str, json:
         money = Money.parse(balance)
     except InvalidAmount as error:
         raise InvalidRequest(f"--balance: {error}") from None
+    command_settings()
     if not json:
         note("payre dev: loading the server ...")
     loaded = None if server is None else load_server(server)

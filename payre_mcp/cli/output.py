@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from payre_mcp.connection import Connection, open_ledger
+from payre_mcp.logs import configure_logs
 from payre_mcp.receipts import KeyRing
 from payre_mcp.settings import Settings, load_settings
 
@@ -30,6 +31,13 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def command_settings() -> Settings:
+    """The settings of a command that runs now; its logs go to stderr as they say."""
+    settings = load_settings()
+    configure_logs(settings.log_level or "WARNING", settings.log_format)
+    return settings
+
+
 def ledger_url(data: Path | None, settings: Settings) -> str:
     """The ledger that a command means: the one in `--data`, else the settings'."""
     return settings.ledger_url if data is None else f"sqlite:///{data / 'payre.db'}"
@@ -37,7 +45,7 @@ def ledger_url(data: Path | None, settings: Settings) -> str:
 
 def open_chosen_ledger(data: Path | None, *, top_up_page: str | None = None) -> Connection:
     """Open the ledger that a command means, with the settings' fee and receipt keys."""
-    settings = load_settings()
+    settings = command_settings()
     return open_ledger(ledger_url(data, settings), fee_bps=settings.fee_bps, ring=receipt_ring(settings), top_up_page=top_up_page)
 
 

@@ -3,11 +3,10 @@
 import sys
 from pathlib import Path
 
-from payre_mcp.cli.output import emit, ledger_url, receipt_ring
+from payre_mcp.cli.output import command_settings, emit, ledger_url, receipt_ring
 from payre_mcp.connection import sqlite_path
 from payre_mcp.errors import NotFound, ReceiptInvalid
 from payre_mcp.receipts import KeyRing, verify_receipt
-from payre_mcp.settings import load_settings
 
 
 def run(*, receipt: str, data: Path | None, json: bool) -> int:
@@ -36,7 +35,7 @@ def _text(receipt: str) -> str:
 
 
 def _ring(data: Path | None) -> KeyRing:
-    settings = load_settings()
+    settings = command_settings()
     if given := receipt_ring(settings):
         return given
     path = sqlite_path(ledger_url(data, settings)).with_suffix(".keys")

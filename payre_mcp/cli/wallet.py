@@ -6,18 +6,17 @@ from pathlib import Path
 import anyio
 from starlette.applications import Starlette
 
-from payre_mcp.cli.output import note, open_chosen_ledger
+from payre_mcp.cli.output import command_settings, note, open_chosen_ledger
 from payre_mcp.dev.web import listen, origin, serving
 from payre_mcp.errors import InvalidApiKey
 from payre_mcp.hub.pages import TOP_UP_PATH, top_up_routes
 from payre_mcp.identity import serving_stdio
-from payre_mcp.settings import load_settings
 from payre_mcp.wallet.server import build_wallet
 
 
 def run(*, data: Path | None) -> None:
     """Serve until the client closes the pipe. Nothing but JSON-RPC goes to stdout."""
-    key = load_settings().key
+    key = command_settings().key
     if key is None:
         raise InvalidApiKey("PAYRE_KEY is not set: put the consumer's key into the env of the client's config")
     anyio.run(_serve, data, key.get_secret_value())

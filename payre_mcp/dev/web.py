@@ -8,6 +8,9 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
+from payre_mcp.guard import LIMITS, Limits
+from payre_mcp.serving import http_config
+
 HOST = "127.0.0.1"
 
 
@@ -35,12 +38,9 @@ def origin(listener: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[None]:
+async def serving(app: ASGIApp, listener: socket.socket, limits: Limits = LIMITS) -> AsyncGenerator[None]:
     """Serve `app` on `listener` until the block ends, then let running requests finish."""
-    config = uvicorn.Config(
-        app, http="h11", lifespan="on", log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=5
-    )
-    server = _QuietServer(config)
+    server = _QuietServer(http_config(app, limits=limits, timeout_graceful_shutdown=5))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [listener])
         try:
