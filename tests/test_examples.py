@@ -9,7 +9,9 @@ from mcp.server.mcpserver import MCPServer
 from examples import (
     by_token,
     by_usage,
+    charge_by_hand,
     existing_server,
+    fastmcp_server,
     fixed_price,
     paying_client,
     price_file,
@@ -47,6 +49,7 @@ def anyio_backend() -> str:
         (price_file.server, "lookup", {"word": "money"}, "0.004"),
         (price_file.server, "opening_hours", {}, "0"),
         (price_file.server, "answer", {"question": "Is it exact?"}, "0.00352"),
+        (charge_by_hand.server, "render", {"frames": 12}, "0.012"),
         (price_file.server, "convert", {"pages": 3}, "0.03"),
     ],
 )
@@ -100,6 +103,6 @@ async def test_the_example_of_a_test_passes() -> None:
 
 
 def test_no_example_is_left_out() -> None:
-    priced = {fixed_price, subclass, existing_server, by_usage, by_token, tiered_price, variant_price, price_file}
-    used = priced | {paying_client, wallet_in_a_client, testing_a_server}
+    priced = {fixed_price, subclass, existing_server, by_usage, by_token, tiered_price, variant_price, price_file, charge_by_hand}
+    used = priced | {paying_client, wallet_in_a_client, testing_a_server, fastmcp_server}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {module.__name__.removeprefix("examples.") for module in used}

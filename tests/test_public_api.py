@@ -43,6 +43,7 @@ def test_the_names_in_meta_are_exactly_these() -> None:
     assert names == {
         "PRICE": "dev.payre/price",
         "RECEIPT": "dev.payre/receipt",
+        "RECEIPTS": "dev.payre/receipts",
         "PAYMENT_REQUIRED": "dev.payre/payment-required",
         "IDEMPOTENCY_KEY": "dev.payre/idempotency-key",
         "MAX_PRICE": "dev.payre/max-price",

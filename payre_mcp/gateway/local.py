@@ -171,8 +171,10 @@ class LocalGateway:
     async def charge(self, request: CallRequest) -> Settlement | Replay:
         """Charge by hand; see `Gateway.charge`."""
         plan, server_id = self._published(request)
-        record = await self._access.consumer(request.api_key or "", server_id=server_id)
         assert plan.fixed_micros is not None
+        if request.api_key is None:
+            raise PaymentRequired(price_micros=plan.fixed_micros)
+        record = await self._access.consumer(request.api_key, server_id=server_id)
         charge = Charge(
             self._ids.new(), record.part, record.owner_id, self._developer.id, record.id, plan.fixed_micros, self._fee_bps,
             request.target.name, _detail(request, CallOutcome()), key_digest(request.idempotency_key), _fingerprint(request),

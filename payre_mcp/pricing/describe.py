@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from payre_mcp.errors import AmountOverflow
-from payre_mcp.money import ZERO, Money, format_usd
+from payre_mcp.money import ZERO, format_usd
 from payre_mcp.pricing.dimensions import Condition, Dimension, FreeQuota
-from payre_mcp.pricing.plan import Plan, QuoteLine, Usage
+from payre_mcp.pricing.plan import QuoteLine
 from payre_mcp.pricing.quote import Quote
 from payre_mcp.pricing.spec import PriceSpec
 from payre_mcp.pricing.units import UNITS
@@ -24,8 +23,11 @@ class Advert(NamedTuple):
     card: Mapping[str, Any]
 
 
-def advertised(spec: PriceSpec) -> Advert:
-    """What a list says of this price."""
+def advertised(spec: PriceSpec, *, by_hand: bool = False) -> Advert:
+    """What a list says of this price, or of one below which a tool says itself what it charges."""
+    if by_hand:
+        sentence = "Charges as it runs." if spec.most is None else f"Charges up to {spec.most} as it runs."
+        return Advert(sentence, {**price_card(spec), "description": sentence, "by_hand": True})
     return Advert(price_sentence(spec), price_card(spec))
 
 
@@ -44,7 +46,7 @@ def price_card(spec: PriceSpec) -> dict[str, Any]:
 
     `max_usd` and `max_micros` are None where what bounds the cost is the size of the arguments.
     """
-    most = most_of(spec)
+    most = spec.most
     return {
         "version": spec.version,
         "currency": "USD",
@@ -55,13 +57,6 @@ def price_card(spec: PriceSpec) -> dict[str, Any]:
         "max_usd": None if most is None else most.usd,
         "max_micros": None if most is None else most.micros,
     }
-
-
-def most_of(spec: PriceSpec) -> Money | None:
-    """The most that any call can cost, whatever its arguments; None where these bound it."""
-    ceilings = [_ceiling(plan) for plan in spec.plans.values()]
-    known = [each for each in ceilings if each is not None]
-    return Money(max(known)) if len(known) == len(ceilings) else None
 
 
 def quote_lines(quote: Quote) -> list[str]:
@@ -123,16 +118,9 @@ def _if(condition: Condition | None) -> str:
 
 def _bounds(spec: PriceSpec) -> str:
     least = f", at least {spec.min_price}" if spec.min_price else ""
-    if spec.fixed is not None or (most := most_of(spec)) is None:
+    if spec.fixed is not None or (most := spec.most) is None:
         return least
     return f"{least}; at most {most} per call"
-
-
-def _ceiling(plan: Plan) -> int | None:
-    try:
-        return plan.ceiling(Usage({rate.key: 1 for rate in plan.rates if rate.dimension.unit == "requests"}))
-    except AmountOverflow:
-        return plan.max_micros
 
 
 def _quota_sentence(quota: FreeQuota) -> str:

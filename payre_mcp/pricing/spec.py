@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
-from payre_mcp.errors import InvalidVariant
+from payre_mcp.errors import AmountOverflow, InvalidVariant
 from payre_mcp.money import ZERO, Money
 from payre_mcp.pricing.dimensions import (
     Dimension,
@@ -143,12 +143,9 @@ class PriceSpec:
     @cached_property
     def most(self) -> Money | None:
         """The most that any call can cost, whatever it sends; None where what it sends bounds the cost alone."""
-        ceilings = [
-            plan.fixed_micros if plan.fixed_micros is not None else plan.ceiling(Usage({"requests": 1}))
-            for plan in self.plans.values()
-        ]
-        known = [ceiling for ceiling in ceilings if ceiling is not None]
-        return Money(max(known)) if known and len(known) == len(ceilings) else None
+        ceilings = [_most(plan) for plan in self.plans.values()]
+        known = [each for each in ceilings if each is not None]
+        return Money(max(known)) if len(known) == len(ceilings) else None
 
     @cached_property
     def is_free(self) -> bool:
@@ -212,3 +209,10 @@ def as_text(value: object) -> str | None:
     if isinstance(value, int):
         return str(value) if value.bit_length() < _LONGEST_INTEGER else None
     return value if isinstance(value, str) else None
+
+
+def _most(plan: Plan) -> int | None:
+    try:
+        return plan.ceiling(Usage({rate.key: 1 for rate in plan.rates if rate.dimension.unit == "requests"}))
+    except AmountOverflow:
+        return plan.max_micros

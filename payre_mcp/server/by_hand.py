@@ -7,7 +7,7 @@ at once. It names something that has a published price, and is at most that pric
 from dataclasses import dataclass
 
 from payre_mcp.errors import InvalidRequest, KeyRejected, PayreError, PayreUnavailable, PriceMismatch
-from payre_mcp.gateway.base import CallRequest, Replay
+from payre_mcp.gateway.base import Authorization, CallRequest, Replay
 from payre_mcp.money import InvalidAmount, Money
 from payre_mcp.pricing import Target
 from payre_mcp.receipts import canonical_json, sha256_hex
@@ -60,18 +60,20 @@ class ByHand:
     def __init__(self, ledger: Ledger, metering: Metering) -> None:
         self._ledger, self._metering = ledger, metering
 
-    async def charge(self, key: str, name: str, amount: object, idempotency_key: str | None) -> Charged:
+    async def charge(self, key: str | None, name: str, amount: object, idempotency_key: str | None) -> Charged:
         """Charge, or hold until the running call ends; see `Payre.charge`."""
-        request, gateway = self._request(key, name, _money(amount), idempotency_key), await self._ledger.ready()
         call = held_with_call.get()
-        if call is not None:
-            authorized = await gateway.authorize(request)
-            if not isinstance(authorized, Replay):
-                call.open.append((gateway, authorized))
-                return Charged(authorized.held)
-            done = authorized
-        else:
-            done = await gateway.charge(request)
+        try:
+            request, gateway = self._request(key, name, _money(amount), idempotency_key), await self._ledger.ready()
+            done = await (gateway.charge(request) if call is None else gateway.authorize(request))
+        except PayreError as error:
+            if call is not None:
+                call.refusal = error
+            raise
+        if isinstance(done, Authorization):
+            assert call is not None
+            call.open.append((gateway, done))
+            return Charged(done.held)
         settled = done.settlement if isinstance(done, Replay) else done
         return Charged(settled.amount, settled.charge_id, settled.receipt, isinstance(done, Replay))
 
@@ -95,6 +97,8 @@ class ByHand:
         except PayreUnavailable:
             raise
         except PayreError as error:
+            if (call := held_with_call.get()) is not None:
+                call.refusal = None  # it is an answer here, and the tool's own to tell
             return Consumed(success=False, error_code=error.code, error_message=error.message)
         return Consumed(success=True, charged=charged)
 
@@ -102,18 +106,18 @@ class ByHand:
         """What a charge is for that names nothing: the call that runs, or the only thing that has a price."""
         if (now := running.get()) is not None and now.meter is self._metering:
             return now.call.target.label
-        names = [target.label for target in self._metering.prices.specs]
+        names = [target.label for target in self._metering.prices.published]
         if len(names) != 1:
             raise ValueError(f"say with tool= what is charged for: this server has {len(names)} prices")
         return names[0]
 
-    def _request(self, key: str, name: str, amount: Money, idempotency_key: str | None) -> CallRequest:
+    def _request(self, key: str | None, name: str, amount: Money, idempotency_key: str | None) -> CallRequest:
         target = Target.named(name)
-        spec = self._metering.prices.specs.get(target)
+        spec = self._metering.prices.published.get(target)
         if spec is None:
             raise PriceMismatch(f"{name!r} has no price here, so nothing can be charged for it; give it one with pricing()")
         return CallRequest(
-            api_key=key,
+            api_key=key or None,
             server=self._metering.server_name,
             target=target,
             price_version=spec.version,

@@ -4,6 +4,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from payre_mcp.ids import format_id
 from payre_mcp.money import Money
 from payre_mcp.pricing import Target
 from payre_mcp.pricing.usage import UsageReport
@@ -14,8 +15,13 @@ class PaidCall:
     """What a tool may know of the call that pays for it."""
 
     target: Target
-    consumer: str
+    consumer_number: int
     held: Money
+
+    @property
+    def consumer(self) -> str:
+        """The id of who pays, as receipts have it."""
+        return format_id("con", self.consumer_number)
 
 
 class Running(NamedTuple):

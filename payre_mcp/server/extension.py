@@ -3,9 +3,8 @@
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from importlib import import_module
 from importlib.metadata import version
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeGuard, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -19,6 +18,7 @@ from payre_mcp.connection import connect
 from payre_mcp.errors import PayreError, PayreUnavailable
 from payre_mcp.gateway.base import Gateway
 from payre_mcp.identity import caller_key, request_headers, request_meta
+from payre_mcp.logs import redact_handlers
 from payre_mcp.money import Money
 from payre_mcp.pricing import PriceSpec, Target
 from payre_mcp.receipts import KeyRing
@@ -90,16 +90,19 @@ class Payre(Extension):
         if prices is not None:
             self.pricing(prices)
 
-    def pricing(self, prices: PricingSource) -> None:
+    def pricing(self, prices: PricingSource, *, by_hand: bool = False) -> None:
         """Give tools, resources and prompts their prices: by name, or from a price file, which is read once and now.
 
         Names are those of tools, or `resource:<uri>` and `prompt:<name>`. All problems are reported together and then
         nothing is taken over.
 
+        With `by_hand` calls are not charged by these prices: the program charges itself, at most so much, with `charge`
+        or `consume`. Such a price may name what the server does not have.
+
         Raises:
             PriceSpecInvalid: A price cannot be used, or a target has one already.
         """
-        self.metering.prices.add(prices)
+        self.metering.prices.add(prices, by_hand=by_hand)
 
     def install(self, server: _Server) -> _Server:
         """Meter a server that exists, and return it: an `MCPServer`, or a `FastMCP` of FastMCP 4. One `Payre`, one server.
@@ -108,13 +111,16 @@ class Payre(Extension):
             TypeError: It is no such server.
             ValueError: This `Payre` meters another server, or the server has a `Payre` already.
         """
-        if isinstance(server, MCPServer):
-            metered = cast("MCPServer[Any]", server)
+        host: object = server
+        if isinstance(host, MCPServer):
+            metered = cast("MCPServer[Any]", host)
             self.attach(metered)
             seal_states(metered.middleware, metered.name)
             metered.middleware.append(self)
-        elif _is_fastmcp(server):
-            import_module("payre_mcp.server.fastmcp").install(self, server)
+        elif _is_fastmcp(host):
+            from payre_mcp.server.fastmcp import install  # noqa: PLC0415
+
+            install(self, host)
         else:
             raise TypeError(f"Payre installs on an MCPServer of mcp 2 or a FastMCP of fastmcp 4, not on {type(server).__name__}")
         return server
@@ -122,6 +128,7 @@ class Payre(Extension):
     def attach(self, server: MCPServer[Any]) -> None:
         """Bind to the server that this object was given to. Raises `ValueError` when it meters another one."""
         self.metering.attach(SdkHost(server), server.name)
+        redact_handlers()  # the SDK has just made its own, and writes whole requests at DEBUG
 
     def lend(self, gateway: Gateway) -> None:
         """Use an open gateway from now on; whoever lends it closes it."""
@@ -148,25 +155,31 @@ class Payre(Extension):
     async def ready(self) -> Gateway:
         """The open gateway, the current prices published. Opened once, however many ask."""
         gateway = self._gateway
-        if gateway is not None and len(self._published) == len(self.metering.prices.specs):
+        if gateway is not None and len(self._published) == len(self.metering.prices.adverts):
             return gateway
         async with self._opening:
             if self._gateway is None:
                 self._gateway = await anyio.to_thread.run_sync(self._open)
-            if len(self._published) != len(self.metering.prices.specs):
-                prices = dict(self.metering.prices.specs)
+            if len(self._published) != len(self.metering.prices.adverts):
+                prices = self.metering.prices.published
+                redact_handlers()  # and those that were made since
                 await self._gateway.publish(self.metering.server_name, prices)
                 self._published = prices
             return self._gateway
 
-    async def charge(self, key: str, tool: str, amount: Money | str | float, *, idempotency_key: str | None = None) -> Charged:
+    async def charge(
+        self, key: str | None, tool: str, amount: Money | str | float, *, idempotency_key: str | None = None
+    ) -> Charged:
         """Charge a consumer by hand: `amount` dollars for `tool`, which has a published price and costs at most that.
 
         Inside a call that this server meters it is held at once, and captured or voided with that call; elsewhere it is
         charged at once, on disk when this returns. With an idempotency key it is charged once, however often it is asked.
         Something that is not a tool is named `resource:<uri>` or `prompt:<name>`.
 
+        An error that a tool lets pass is what its caller reads.
+
         Raises:
+            PaymentRequired: No key.
             PriceMismatch: No such price, or the amount is above it.
             InsufficientBalance: Less is available; nothing was charged.
             InvalidApiKey: The key is unknown, revoked, expired or malformed.
@@ -263,7 +276,7 @@ class Payre(Extension):
         return gateway
 
 
-def _is_fastmcp(server: object) -> bool:
+def _is_fastmcp(server: object) -> TypeGuard[Any]:
     """Whether this is a server of FastMCP, told without loading it. Raises `TypeError` for a version that is not known."""
     if not any((cls.__module__.split(".")[0], cls.__name__) == ("fastmcp", "FastMCP") for cls in type(server).__mro__):
         return False

@@ -2,6 +2,7 @@
 
 from contextvars import ContextVar
 
+from payre_mcp.errors import PayreError
 from payre_mcp.gateway.base import Authorization, Gateway
 from payre_mcp.pricing import Usage
 from payre_mcp.server import wire
@@ -11,18 +12,21 @@ from payre_mcp.server.settling import Settling
 class Held:
     """The holds by hand of one call."""
 
-    __slots__ = ("_settling", "open")
+    __slots__ = ("_settling", "open", "refusal")
 
     def __init__(self, settling: Settling) -> None:
         self._settling = settling
+        self.refusal: PayreError | None = None
+        """Why the last charge by hand could not be; hosts hide what a tool raises, and its caller should read this."""
         self.open: list[tuple[Gateway, Authorization]] = []
 
     async def capture(self, out: wire.Result) -> wire.Result:
-        """Charge them: the call has succeeded. Its result carries the first receipt, unless it has one already."""
+        """Charge them: the call has succeeded. Its result carries their receipts beside its own."""
+        bare, receipts = {name: value for name, value in out.items() if name != "_meta"}, list[str]()
         while self.open:
-            charged = await self._settling.capture(*self.open.pop(0), out, Usage({"requests": 1}))
-            out = out if wire.is_settled(out) else charged
-        return out
+            charged = await self._settling.capture(*self.open.pop(0), bare, Usage({"requests": 1}))
+            receipts += filter(None, [charged["_meta"].get(wire.RECEIPT)])
+        return wire.with_receipts(out, receipts)
 
     async def void(self) -> None:
         """Give them back."""

@@ -84,7 +84,9 @@ class Metering:
     def __init__(
         self, ledger: Ledger, *, server_name: str, in_description: bool, clock: Clock, top_up_wait_s: float | None = None
     ) -> None:
-        self._ledger, self._in_description, self._clock, self._top_up_wait_s = ledger, in_description, clock, top_up_wait_s
+        self._ledger, self._clock, self._top_up_wait_s = ledger, clock, top_up_wait_s
+        self.in_description = in_description
+        """Whether descriptions end with the price, for models."""
         self.telemetry = Telemetry(server_name, clock)
         self._settling, self._undelivered, self._throttle = Settling(self.telemetry, clock), Undelivered(clock), Throttle(clock)
         self.host: Host = UnseenHost()
@@ -118,7 +120,7 @@ class Metering:
             except PriceSpecInvalid as error:
                 return self._refuse(ctx, error)
             out = _as_dict(await call_next(ctx))
-            return wire.with_prices(ctx.method, out, self.prices.adverts, in_description=self._in_description)
+            return wire.with_prices(ctx.method, out, self.prices.adverts, in_description=self.in_description)
         called = wire.called(ctx.method, ctx.params)
         if called is None:
             return await call_next(ctx)
@@ -129,6 +131,8 @@ class Metering:
             out = await self.call(inner, *called, lambda: call_next(inner), round_)
             if by_hand.open and wire.is_success(finished := _as_dict(out)):
                 out = await by_hand.capture(finished)
+            elif by_hand.refusal and _as_dict(out).get("isError"):
+                out = self._refuse(ctx, by_hand.refusal)
         finally:
             held_with_call.reset(token)
             await by_hand.void()
@@ -174,10 +178,10 @@ class Metering:
         spec = self.prices.specs.get(target)
         if spec is None:
             return await run() if self.prices.default == "free" else await self._unpriced(ctx, target, run)
-        host_call = await self.host.call(target, name, ctx.params or {})
-        if not host_call.can_run:
-            return await self._run_unheld(ctx, run)
         try:
+            host_call = await self.host.call(target, name, ctx.params or {})
+            if not host_call.can_run:
+                return await self._run_unheld(ctx, run)
             request = self._request(ctx, target, name, spec, host_call)
             if round_ is not None:
                 round_.check_payer(request.api_key)
@@ -258,8 +262,9 @@ class Metering:
         """
         plan, request, before = authorization.plan, authorization.request, call.round or Round()
         report = UsageReport(plan.dimensions)
-        report.restore(before.usage)
-        paid = PaidCall(request.target, wire.consumer_id(authorization.consumer_id), authorization.held)
+        if before.usage is not rounds.NOTHING_USED:
+            report.restore(before.usage)
+        paid = PaidCall(request.target, authorization.consumer_id, authorization.held)
         token, started = running.set(Running(self, paid, report)), self._clock.elapsed_us()
         settled = False
         try:
@@ -287,6 +292,8 @@ class Metering:
 
     async def _deliver(self, request: CallRequest, out: wire.Result) -> None:
         """Let a result that is paid for go out; where its caller has gone, keep it for their next try."""
+        if request.idempotency_key is not None:
+            return  # the ledger keeps it
         try:
             await checkpoint_if_cancelled()
         except BaseException:

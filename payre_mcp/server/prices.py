@@ -34,14 +34,23 @@ class Prices:
 
     def __init__(self) -> None:
         self.specs: dict[Target, PriceSpec] = {}
+        self.by_hand: dict[Target, PriceSpec] = {}
+        """Prices that calls are not charged by: what a program charges by hand stays within them."""
         self.adverts: dict[Target, Advert] = {}
         """What lists say of each price, made once."""
         self.default: Literal["free", "deny"] = "free"
         """What becomes of a target without a price."""
         self._lists: list[PriceList] = []
 
-    def add(self, source: PricingSource) -> None:
+    @property
+    def published(self) -> dict[Target, PriceSpec]:
+        """All prices that the ledger must know."""
+        return {**self.by_hand, **self.specs}
+
+    def add(self, source: PricingSource, *, by_hand: bool = False) -> None:
         """Take over prices. All problems are reported together, and then nothing is taken over.
+
+        Prices by hand may name what the server does not have.
 
         Raises:
             PriceSpecInvalid: A price cannot be used, or a target has one already.
@@ -51,9 +60,10 @@ class Prices:
             logger.warning(
                 "%s%s: %s: %s", f"{prices.source}:" if prices.source else "", warning.place, warning.code, warning.message
             )
-        self._lists.append(prices)
-        self.specs.update(prices.prices)
-        self.adverts.update((target, advertised(spec)) for target, spec in prices.prices.items())
+        if not by_hand:
+            self._lists.append(prices)
+        (self.by_hand if by_hand else self.specs).update(prices.prices)
+        self.adverts.update((target, advertised(spec, by_hand=by_hand)) for target, spec in prices.prices.items())
         if prices.default == "deny":
             self.default = "deny"
 
@@ -77,7 +87,7 @@ class Prices:
         prices: dict[Target, PriceSpec] = {}
         for name, price in source.items():
             target = Target.named(name)
-            if target in self.specs:
+            if target in self.adverts:
                 reader.problem("duplicate_price", name, self._duplicate(target))
             prices[target] = price if isinstance(price, PriceSpec) else read_entry(reader, price, name, Defaults())
         reader.check()
@@ -85,15 +95,15 @@ class Prices:
 
     def _from_file(self, path: str | Path) -> PriceList:
         prices = load_prices(path)
-        taken = [target for target in prices.prices if target in self.specs]
+        taken = [target for target in prices.prices if target in self.adverts]
         if taken:
             problems = [prices.problem("duplicate_price", target, self._duplicate(target)) for target in taken]
             raise PriceSpecInvalid(problems, source=prices.source)
         return prices
 
     def _duplicate(self, target: Target) -> str:
-        other = next(each for each in self._lists if target in each.prices)
-        where = f"in {other.source}:{other.problem('', target, '').place}" if other.source else "in code"
+        other = next((each for each in self._lists if target in each.prices), None)
+        where = f"in {other.source}:{other.problem('', target, '').place}" if other and other.source else "in code"
         return f"the {target.kind} {target.name!r} has a price already, {where}; keep one"
 
 

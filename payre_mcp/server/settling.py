@@ -43,7 +43,7 @@ class Settling:
                 return wire.with_receipt(out, settlement)
         except (HoldNotOpen, HoldUnknown) as error:
             logger.warning("a call of %s was delivered and not charged: %s", request.target.name, error)
-            self._telemetry.ended(request.target, "uncollected", error.code)
+            self._telemetry.ended(request.target, "uncollected", {"payre.error": error.code})
             return wire.with_settlement(out, "uncollected")
         except UsageMissing:
             raise

@@ -23,7 +23,7 @@ class Undelivered:
 
     def keep(self, request: CallRequest, out: Result) -> None:
         """Keep a result for its caller, unless it is too long."""
-        if request.idempotency_key is not None or len(json.dumps(out)) > LONGEST_RESULT:
+        if len(json.dumps(out)) > LONGEST_RESULT:
             return
         self._kept[_call(request)] = (out, self._clock.elapsed_us() + KEPT_US)
         if len(self._kept) > MOST_RESULTS:

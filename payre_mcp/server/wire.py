@@ -4,7 +4,7 @@ A receipt goes into `_meta`, never into `structuredContent`: strict output schem
 model only structured content when there is any. A refusal is complete in its text and in its structured content each.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
@@ -13,7 +13,6 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from payre_mcp.errors import InvalidRequest, PayreError
 from payre_mcp.gateway.base import Settlement
-from payre_mcp.ids import format_id
 from payre_mcp.money import ZERO, InvalidAmount, Money
 from payre_mcp.pricing import Quote, Target
 from payre_mcp.pricing.describe import Advert, quote_lines
@@ -22,6 +21,9 @@ from payre_mcp.receipts import canonical_json, sha256_hex
 
 PRICE = "dev.payre/price"
 RECEIPT = "dev.payre/receipt"
+RECEIPTS = "dev.payre/receipts"
+"""All receipts of a result, where one call caused several charges."""
+
 PAYMENT_REQUIRED = "dev.payre/payment-required"
 IDEMPOTENCY_KEY = "dev.payre/idempotency-key"
 MAX_PRICE = "dev.payre/max-price"
@@ -146,6 +148,17 @@ def with_receipt(out: Result, settlement: Settlement) -> Result:
     return _with_meta(out, {RECEIPT: settlement.receipt})
 
 
+def with_receipts(out: Result, receipts: Sequence[str]) -> Result:
+    """A result with the receipts of what was charged inside it, beside its own."""
+    if not receipts:
+        return out
+    meta: Mapping[str, Any] = out.get("_meta") or {}
+    every = list(dict.fromkeys(filter(None, (meta.get(RECEIPT), *receipts))))
+    if out.get("cacheScope") == "public":
+        out = {**out, "cacheScope": "private"}
+    return _with_meta(out, {RECEIPT: every[0], **({RECEIPTS: every} if len(every) > 1 else {})})
+
+
 def replayed(out: Result) -> Result:
     """A result that was made and paid for before."""
     return _with_meta(out, {REPLAYED: True})
@@ -185,11 +198,6 @@ def link_question(name: str, message: str, url: str, state: str, server_info: Ma
     asked = {"method": "elicitation/create", "params": {"mode": "url", "message": message, "url": url}}
     out: Result = {"resultType": "input_required", "inputRequests": {name: asked}, "requestState": state}
     return out if server_info is None else _with_meta(out, {SERVER_INFO_META_KEY: server_info})
-
-
-def consumer_id(number: int) -> str:
-    """A consumer's public id."""
-    return format_id("con", number)
 
 
 def _blocks(out: Result) -> Iterator[Mapping[str, Any]]:

@@ -18,10 +18,11 @@ from payre_mcp.errors import (
     InvalidRequest,
     PayreUnavailable,
     PriceMismatch,
+    PriceSpecInvalid,
 )
 from payre_mcp.keys import Role
 from tests.fakes import fund
-from tests.server.conftest import Shop, meta_of, text_of
+from tests.server.conftest import Shop, code_of, meta_of, text_of
 
 
 @pytest.fixture
@@ -238,7 +239,8 @@ async def test_inside_a_call_that_fails_a_charge_by_hand_is_given_back(shop: Sho
 async def test_inside_a_paid_call_it_comes_on_top_and_the_call_keeps_its_own_receipt(shop: Shop, mode: Any) -> None:
     async with Client(by_hand(shop, lambda payre, key: payre.charge(key, "extra", "0.02"), price="0.005"), mode=mode) as client:
         result = await shop.call(client, "work")
-    assert shop.receipt(result).name == "work"
+    receipts = [shop.connection.ledger.ring.verify(each).name for each in meta_of(result)["dev.payre/receipts"]]
+    assert (shop.receipt(result).name, receipts) == ("work", ["work", "extra"])
     assert shop.spent() == 25_000
 
 
@@ -256,8 +258,48 @@ async def test_several_charges_of_one_call_are_each_captured(shop: Shop, mode: A
 async def test_a_short_balance_raises_inside_the_call_before_the_work_is_done(shop: Shop, mode: Any) -> None:
     poor = fund(shop.connection.ledger, 1_000, name="poor").key.text
     async with Client(by_hand(shop, lambda payre, key: payre.charge(key, "extra", "0.02")), mode=mode) as client:
-        assert (await shop.call(client, "work", key=poor)).is_error
+        short = await shop.call(client, "work", key=poor)
+        keyless = await shop.call(client, "work", key=None)
+    assert (code_of(short), code_of(keyless)) == ("insufficient_balance", "payment_required")
+    assert "$0.001 is available" in text_of(short)
     assert shop.journal() == []
+
+
+async def test_a_tool_that_takes_a_refused_charge_as_an_answer_goes_on(shop: Shop, mode: Any) -> None:
+    async def try_it(payre: Payre, key: str) -> None:
+        assert not await payre.consume(key, "0.06", "event", tool="extra")
+
+    async with Client(by_hand(shop, try_it), mode=mode) as client:
+        assert text_of(await shop.call(client, "work")) == "Oslo"
+        assert code_of(await shop.call(client, "work", "nowhere")) == ""
+    assert shop.journal() == []
+
+
+async def test_a_price_by_hand_is_advertised_as_a_bound_and_charges_no_call(shop: Shop, mode: Any) -> None:
+    payre = shop.payre()
+    payre.pricing({"render": "0.05", "frame": "0.001"}, by_hand=True)
+    server = PaidMCPServer("studio", payre=payre)
+
+    @server.tool()
+    async def render(ctx: Context) -> str:  # pyright: ignore[reportUnusedFunction]
+        """Render."""
+        await payre.charge(payre.key_of(ctx), "render", "0.02")
+        await payre.charge(payre.key_of(ctx), "frame", "0.001")
+        return "done"
+
+    async with Client(server, mode=mode) as client:
+        (listed,) = (await client.list_tools()).tools
+        await client.call_tool("render", {}, meta=shop.meta())
+    assert listed.description == "Render. Charges up to $0.05 as it runs."
+    card = (listed.meta or {})["dev.payre/price"]
+    assert (card["by_hand"], card["max_micros"]) == (True, 50_000)
+    assert shop.spent() == 21_000
+
+
+def test_a_price_is_said_once_by_hand_or_not(shop: Shop) -> None:
+    payre = shop.payre(prices={"render": "0.05"})
+    with pytest.raises(PriceSpecInvalid, match="has a price already"):
+        payre.pricing({"render": "0.01"}, by_hand=True)
 
 
 async def test_a_cancelled_call_gives_its_charges_by_hand_back(shop: Shop, mode: Any) -> None:

@@ -186,13 +186,6 @@ def test_an_undelivered_result_is_given_once_to_the_same_key_and_arguments_withi
     assert kept.take(request_of("Oslo")) is None
 
 
-def test_with_an_idempotency_key_the_ledger_keeps_the_result_and_memory_does_not() -> None:
-    kept = Undelivered(ManualClock())
-    kept.keep(request_of("Oslo", idempotency_key="one"), {"content": []})
-    assert kept.take(request_of("Oslo", idempotency_key="one")) is None
-    assert kept.take(request_of("Oslo")) is None
-
-
 def test_neither_many_nor_long_undelivered_results_fill_the_memory() -> None:
     kept = Undelivered(ManualClock())
     kept.keep(request_of("long"), {"text": "x" * LONGEST_RESULT})

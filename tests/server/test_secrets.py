@@ -187,6 +187,18 @@ async def test_a_wallet_that_logs_everything_logs_no_key_and_no_link(tmp_path: P
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_server_that_is_run_by_the_sdk_alone_logs_no_key_either(tmp_path: Path) -> None:
+    process = Process(tmp_path, "sse")
+    by_itself = SERVER.replace("serve(server, sys.argv[2], port=0)", "server.run(sys.argv[2], port=0)")
+    process.script.write_text(f"import logging\nlogging.basicConfig(level='DEBUG')\n{by_itself}")
+    async with process.client("legacy") as client:
+        await try_every_key(process, client)
+    written = process.written.read_text()
+    assert "mcp.server.sse" in written
+    assert not leaks(process, written)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_without_redaction_the_sdk_logs_keys(tmp_path: Path) -> None:
     """The control: over SSE at DEBUG it writes out whole requests, so the tests above would see a key."""
     process = Process(tmp_path, "sse")

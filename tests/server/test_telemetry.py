@@ -74,11 +74,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_every_span_says_how_its_call_ended(told: dict[str, Any]) -> None:
     ended = [(span["payre.outcome"], span.get("payre.error"), span["payre.target"]) for span in told["spans"]]
     assert ended == [
-        ("charged", None, "tool:forecast"),
-        ("replayed", None, "tool:forecast"),
-        ("released", None, "tool:forecast"),
-        ("refused", "payment_required", "tool:forecast"),
-        ("refused", "invalid_api_key", "tool:forecast"),
+        ("charged", None, "forecast"),
+        ("replayed", None, "forecast"),
+        ("released", None, "forecast"),
+        ("refused", "payment_required", "forecast"),
+        ("refused", "invalid_api_key", "forecast"),
     ]
 
 
