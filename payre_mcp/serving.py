@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import anyio
 import uvicorn
@@ -23,8 +23,20 @@ SHUTDOWN_S = 30
 Transport = Literal["stdio", "streamable-http", "sse"]
 
 
+class HttpServer(Protocol):
+    """What is needed of a FastMCP server; its package is not."""
+
+    def http_app(self, path: str | None = None, **options: Any) -> ASGIApp:
+        """The server as an ASGI application."""
+        ...
+
+    async def run_stdio_async(self) -> None:
+        """Serve on stdio."""
+        ...
+
+
 def serve(
-    server: MCPServer[Any],
+    server: MCPServer[Any] | HttpServer,
     transport: Transport = "stdio",
     *,
     host: str = "127.0.0.1",
@@ -37,7 +49,7 @@ def serve(
     limits: Limits = LIMITS,
     log_level: LogLevel | None = None,
 ) -> None:
-    """Run a server until it is stopped; blocks. Logs go to stderr, without secrets.
+    """Run an `MCPServer` or a `FastMCP` until it is stopped; blocks. Logs go to stderr, without secrets.
 
     On stdio, `PAYRE_KEY` pays for calls that carry no key. On HTTP slow and oversized requests are refused by `limits`,
     and the server answers only to the names it is called by: those of `allowed_hosts` (by default `PAYRE_ALLOWED_HOSTS`),
@@ -91,7 +103,7 @@ def http_config(app: ASGIApp, *, limits: Limits = LIMITS, **options: Any) -> uvi
 
 
 def _application(
-    server: MCPServer[Any],
+    server: MCPServer[Any] | HttpServer,
     transport: Literal["streamable-http", "sse"],
     path: str | None,
     *,
@@ -101,9 +113,19 @@ def _application(
     stateless_http: bool,
 ) -> ASGIApp:
     """The server as an ASGI application."""
+    if transport == "sse" and (json_response or stateless_http):
+        raise ValueError("json_response and stateless_http are of streamable HTTP; SSE has neither")
+    if not isinstance(server, MCPServer):
+        return server.http_app(
+            path or ("/sse" if transport == "sse" else "/mcp"),
+            transport=transport,
+            json_response=json_response,
+            stateless_http=stateless_http,
+            allowed_hosts=security.allowed_hosts,
+            allowed_origins=security.allowed_origins,
+            host_origin_protection=True,
+        )
     if transport == "sse":
-        if json_response or stateless_http:
-            raise ValueError("json_response and stateless_http are of streamable HTTP; SSE has neither")
         return server.sse_app(sse_path=path or "/sse", max_request_body_size=limits.body_bytes, transport_security=security)
     return server.streamable_http_app(
         streamable_http_path=path or "/mcp",

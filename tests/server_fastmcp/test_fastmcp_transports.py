@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 from fastmcp import Client as FastMCPClient
@@ -13,6 +14,7 @@ from fastmcp import Context, FastMCP
 from fastmcp.client.transports import StreamableHttpTransport
 from fastmcp.server.transforms.search import BM25SearchTransform
 from mcp import Client, StdioServerParameters
+from mcp.client.sse import sse_client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -175,3 +177,51 @@ async def test_the_example_sells_its_definition(shop: Shop) -> None:
     async with connected(fastmcp_server.server) as client:
         result = await client.call_tool("define", {"word": "money"}, meta=shop.meta())
     assert (text_of(result), shop.spent()) == ("money: see the dictionary", 1_000)
+
+
+SERVED = """
+import sys
+from fastmcp import FastMCP
+from payre_mcp import Payre, serve
+
+server = FastMCP("weather")
+
+@server.tool
+def forecast(city: str) -> str:
+    return f"{city}: sunny"
+
+serve(Payre(sys.argv[1], prices={"forecast": "0.005"}).install(server), sys.argv[2], port=0, allowed_hosts=["pay.example"])
+"""
+
+
+@pytest.mark.parametrize("transport", ["streamable-http", "sse"])
+async def test_serve_runs_a_fastmcp_server_too_and_answers_to_its_names_alone(till: Till, transport: str) -> None:
+    async with await anyio.open_process([sys.executable, "-c", SERVED, till.url, transport], cwd=ROOT) as process:
+        assert process.stderr is not None
+        said = ""
+        async for chunk in process.stderr:
+            said += chunk.decode()
+            if "(Press CTRL+C" in said:
+                break
+        address = said.split("running on ")[1].split(" ")[0]
+        headers = {"X-Payre-Key": till.key}
+        async with httpx2.AsyncClient(headers=headers, timeout=PATIENCE_S) as http:
+            over_http = streamable_http_client(f"{address}/mcp", http_client=http)
+            over_sse = sse_client(f"{address}/sse", headers=headers)
+            async with Client(over_sse if transport == "sse" else over_http, mode="legacy") as client:
+                result = await client.call_tool("forecast", {"city": "Oslo"})
+            stranger = await http.post(f"{address}/mcp", headers={"Host": "evil.example"})
+        process.terminate()
+    assert "dev.payre/receipt" in meta_of(result)
+    assert stranger.status_code == 421
+    assert till.charges() == [5_000]
+
+
+async def test_serve_runs_a_fastmcp_server_on_stdio(till: Till) -> None:
+    parameters = StdioServerParameters(
+        command=sys.executable, args=["-c", SERVED, till.url, "stdio"], env={"PAYRE_KEY": till.key}, cwd=ROOT
+    )
+    with (till.path.parent / "stderr").open("w") as log:
+        async with Client(stdio_client(parameters, errlog=log)) as client:
+            assert "dev.payre/receipt" in meta_of(await client.call_tool("forecast", {"city": "Oslo"}))
+    assert till.charges() == [5_000]
