@@ -1,13 +1,14 @@
 """Serving a metered server: stdio with its key, or HTTP that is safe to put on a network."""
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 import anyio
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
@@ -26,8 +27,14 @@ Transport = Literal["stdio", "streamable-http", "sse"]
 class HttpServer(Protocol):
     """What is needed of a FastMCP server; its package is not."""
 
-    def http_app(self, path: str | None = None, **options: Any) -> ASGIApp:
-        """The server as an ASGI application."""
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def http_app(self) -> Callable[..., Any]:
+        """Makes the server a Starlette application, at a path and with FastMCP's options."""
         ...
 
     async def run_stdio_async(self) -> None:
@@ -68,7 +75,7 @@ def serve(
             anyio.run(server.run_stdio_async)
         return
     security = _security(host, allowed_hosts or settings.allowed_hosts, allowed_origins)
-    app = _application(
+    app = application(
         server,
         transport,
         path,
@@ -102,17 +109,18 @@ def http_config(app: ASGIApp, *, limits: Limits = LIMITS, **options: Any) -> uvi
     )
 
 
-def _application(
+def application(
     server: MCPServer[Any] | HttpServer,
-    transport: Literal["streamable-http", "sse"],
-    path: str | None,
+    transport: Literal["streamable-http", "sse"] = "streamable-http",
+    path: str | None = None,
     *,
-    security: TransportSecuritySettings,
-    limits: Limits,
-    json_response: bool,
-    stateless_http: bool,
-) -> ASGIApp:
-    """The server as an ASGI application."""
+    security: TransportSecuritySettings | None = None,
+    limits: Limits = LIMITS,
+    json_response: bool = False,
+    stateless_http: bool = False,
+) -> Starlette:
+    """The server as an application, by default for loopback."""
+    security = security or _security(LOOPBACK[0], (), ())
     if transport == "sse" and (json_response or stateless_http):
         raise ValueError("json_response and stateless_http are of streamable HTTP; SSE has neither")
     if not isinstance(server, MCPServer):

@@ -15,10 +15,9 @@ from typing import Any
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.server.mcpserver import MCPServer
 
 from payre_mcp.connection import Connection
-from payre_mcp.dev.app import Running, development
+from payre_mcp.dev.app import PaidServer, Running, development
 from payre_mcp.gateway.base import Balance
 from payre_mcp.ledger.audit import AuditReport
 from payre_mcp.money import Money
@@ -76,9 +75,7 @@ class Sandbox:
 
 
 @asynccontextmanager
-async def sandbox(
-    server: MCPServer[Any] | None = None, *, balance: str = "5", data: Path | None = None
-) -> AsyncGenerator[Sandbox]:
+async def sandbox(server: PaidServer | None = None, *, balance: str = "5", data: Path | None = None) -> AsyncGenerator[Sandbox]:
     """Serve `server`, or an example, over a fresh ledger whose consumer has `balance` dollars; gone when the block ends.
 
     `server` must be metered: a `PaidMCPServer`, or one with a `Payre` installed. asyncio only, as uvicorn is.

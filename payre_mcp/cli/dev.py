@@ -7,13 +7,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anyio
-from mcp.server.mcpserver import MCPServer
 
 from payre_mcp.cli.output import command_settings, emit, note
-from payre_mcp.dev.app import Running, development, snippets
+from payre_mcp.dev.app import PaidServer, Running, development, is_server, snippets
 from payre_mcp.errors import InvalidRequest
 from payre_mcp.money import InvalidAmount, Money
 
@@ -32,7 +30,7 @@ def run(*, server: str | None, port: int, data: Path | None, balance: str, json:
         anyio.run(partial(_serve, folder, loaded, port=port, balance=money, as_json=json))
 
 
-def load_server(place: str) -> MCPServer[Any]:
+def load_server(place: str) -> PaidServer:
     """The server in `FILE` or `FILE:OBJECT`.
 
     Raises:
@@ -49,7 +47,7 @@ def load_server(place: str) -> MCPServer[Any]:
     sys.modules[path.stem] = module
     sys.path.insert(0, str(path.resolve().parent))
     spec.loader.exec_module(module)
-    found: dict[str, MCPServer[Any]] = {key: value for key, value in vars(module).items() if isinstance(value, MCPServer)}
+    found: dict[str, PaidServer] = {key: value for key, value in vars(module).items() if is_server(value)}
     if wanted:
         if wanted not in found:
             raise InvalidRequest(f"{name} has no server {wanted!r}; it has {', '.join(found) or 'none'}")
@@ -59,7 +57,7 @@ def load_server(place: str) -> MCPServer[Any]:
     return next(iter(found.values()))
 
 
-async def _serve(data: Path, server: MCPServer[Any] | None, *, port: int, balance: Money, as_json: bool) -> None:
+async def _serve(data: Path, server: PaidServer | None, *, port: int, balance: Money, as_json: bool) -> None:
     if not as_json:
         note("payre dev: opening the ledger ...")
     try:

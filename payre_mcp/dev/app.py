@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from payre_mcp.connection import Connection, open_ledger
 from payre_mcp.dev.example import WeatherServer
@@ -23,7 +23,11 @@ from payre_mcp.dev.web import listen, origin, serving
 from payre_mcp.hub.pages import TOP_UP_PATH, render, top_up_routes
 from payre_mcp.money import Money
 from payre_mcp.server.extension import Payre
+from payre_mcp.serving import HttpServer, application
 from payre_mcp.wallet.server import build_wallet
+
+PaidServer = MCPServer[Any] | HttpServer
+"""A server that has a `Payre`: the SDK's, or one of FastMCP."""
 
 SERVER_PATH, WALLET_PATH = "/mcp", "/wallet/mcp"
 
@@ -51,13 +55,11 @@ class Running:
 
     addresses: Addresses
     connection: Connection
-    server: MCPServer[Any]
+    server: PaidServer
 
 
 @asynccontextmanager
-async def development(
-    data: Path, *, server: MCPServer[Any] | None = None, port: int = 0, balance: Money
-) -> AsyncGenerator[Running]:
+async def development(data: Path, *, server: PaidServer | None = None, port: int = 0, balance: Money) -> AsyncGenerator[Running]:
     """Serve a paid server, its wallet and its pages on loopback, over the ledger in `data`, until the block ends.
 
     A new ledger gets a consumer with `balance` of test money; one that is there keeps its consumer, keys and balance.
@@ -85,12 +87,17 @@ async def development(
             connection.close()
 
 
-def payre_of(server: MCPServer[Any]) -> Payre:
+def is_server(value: object) -> bool:
+    """Whether this can be served: an `MCPServer` or a `FastMCP`, which is not loaded to find out."""
+    return isinstance(value, MCPServer) or (type(value).__name__ == "FastMCP" and hasattr(value, "http_app"))
+
+
+def payre_of(server: PaidServer) -> Payre:
     """The `Payre` that meters a server. Raises `ValueError` when there is none."""
-    for middleware in server.middleware:
-        if isinstance(middleware, Payre):
-            return middleware
-    raise ValueError(f"the server {server.name!r} has no Payre: make it a PaidMCPServer, or call Payre().install(server)")
+    payre = Payre.of(server)
+    if payre is None:
+        raise ValueError(f"the server {server.name!r} has no Payre: make it a PaidMCPServer, or call Payre().install(server)")
+    return payre
 
 
 def snippets(addresses: Addresses) -> Sequence[tuple[str, str]]:
@@ -111,14 +118,14 @@ def snippets(addresses: Addresses) -> Sequence[tuple[str, str]]:
     )
 
 
-def _application(server: MCPServer[Any], payre: Payre, connection: Connection, addresses: Addresses, seed: Seed) -> Starlette:
+def _application(server: PaidServer, payre: Payre, connection: Connection, addresses: Addresses, seed: Seed) -> Starlette:
     wallet = build_wallet(connection.wallet)
-    server_app = server.streamable_http_app(streamable_http_path=SERVER_PATH)
+    server_app = application(server, path=SERVER_PATH)
     wallet_app = wallet.streamable_http_app(streamable_http_path=WALLET_PATH)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        async with server.session_manager.run(), wallet.session_manager.run():
+        async with server_app.router.lifespan_context(server_app), wallet.session_manager.run():
             yield
 
     async def start(_: Request) -> Response:
@@ -137,8 +144,8 @@ def _application(server: MCPServer[Any], payre: Payre, connection: Connection, a
         routes=[
             Route("/", start, methods=["GET"]),
             *top_up_routes(connection.top_ups),
-            *server_app.routes,
             *wallet_app.routes,
+            Mount("/", server_app),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
         lifespan=lifespan,

@@ -32,7 +32,7 @@ from payre_mcp.gateway.top_ups import TopUps
 from payre_mcp.gateway.waiting import AsyncWriter
 from payre_mcp.ids import IdFactory, parse_id
 from payre_mcp.ledger.metering import counters_of
-from payre_mcp.ledger.model import CHARGES, Capture, Charge, Done, Extend, Hold, Metered, Refund, Spent, Void, born
+from payre_mcp.ledger.model import CHARGES, Capture, Charge, Done, Extend, Hold, Metered, OpenHold, Refund, Spent, Void, born
 from payre_mcp.ledger.store import Journal
 from payre_mcp.ledger.writer import HOLD_LIFE_US, Writer
 from payre_mcp.money import MAX_MICROS, Money
@@ -122,9 +122,7 @@ class LocalGateway:
         except InsufficientBalance as error:
             await self._top_ups.advise(error, record.owner_id)
             raise
-        raise PayreUnavailable(
-            "the payment ledger did not answer in time; nothing ran and nothing was charged. Try again shortly"
-        )
+        raise _too_slow()
 
     async def suspend(self, authorization: Authorization) -> Suspended:
         """Keep the hold while its caller is asked; see `Gateway.suspend`."""
@@ -145,15 +143,22 @@ class LocalGateway:
         if record.owner_id != suspended.consumer_id:
             raise HoldUnknown("no such hold of this account; nothing was charged")
         hold_id, part, consumer_id, version, variant, since = suspended
-        hold = await self._async.extend(Extend(part, hold_id, consumer_id, self._clock.now_us() + HOLD_LIFE_US, since))
         held_for = replace(request, price_version=version, variant=variant)
-        try:
-            plan, _ = self._published(held_for)
-        except NotPriced:
-            await self._async.ask(Void(self._ids.new(), part, hold_id, consumer_id))
-            raise HoldNotOpen("the price that this call was held with is gone; its hold was given back") from None
+        claim = Extend(part, hold_id, consumer_id, self._clock.now_us() + HOLD_LIFE_US, since)
+        with anyio.move_on_after(AUTHORIZE_WITHIN_S):
+            return await self._taken_up(await self._async.extend(claim), held_for)
+        raise _too_slow()
+
+    async def _taken_up(self, hold: OpenHold, request: CallRequest) -> Authorization:
+        """The authorization of a hold that goes on; one that is not what this round asks for is given back."""
+        spec = self._prices.get((request.server, request.target, request.price_version))
+        most = MAX_MICROS if request.max_price is None else request.max_price.micros
+        if spec is None or hold.key != key_digest(request.idempotency_key) or hold.amount_micros > most:
+            await self._async.ask(Void(self._ids.new(), hold.part, hold.id, hold.consumer_id))
+            raise HoldNotOpen("this round has another idempotency key, limit or price than its hold, which was given back")
         self._writer.keep_alive(hold)
-        return Authorization(hold_id, part, consumer_id, held_for, plan, Money(hold.amount_micros))
+        plan = spec.plan(request.variant)
+        return Authorization(hold.id, hold.part, hold.consumer_id, request, plan, Money(hold.amount_micros))
 
     async def capture(self, authorization: Authorization, outcome: CallOutcome) -> Settlement:
         """Charge what the call cost; see `Gateway.capture`."""
@@ -258,6 +263,10 @@ class LocalGateway:
             receipt=self._statements.receipt(row),
             balance=Money(done.account.available_micros),
         )
+
+
+def _too_slow() -> PayreUnavailable:
+    return PayreUnavailable("the payment ledger did not answer in time; nothing ran and nothing was charged. Try again shortly")
 
 
 def _by_hand(spec: PriceSpec, request: CallRequest) -> Plan:

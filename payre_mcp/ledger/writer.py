@@ -116,15 +116,20 @@ class Writer:
 
     def let_go(self, hold_id: int) -> None:
         """Stop extending a hold."""
-        self._running.pop(hold_id, None)
+        with self._wake:
+            self._running.pop(hold_id, None)
 
     def give_back(self, answer: Answer) -> None:
-        """Void the hold of a caller who left before hearing of it."""
+        """Void the hold of a caller who left before hearing of it: a new one, or one that they had taken up again."""
         if isinstance(answer, Done) and answer.transfer.kind == Kind.HOLD and not answer.replayed:
             row = answer.transfer
-            with self._wake:
-                self._queue.append((Void(self._ids.new(), row.part, row.id, row.consumer_id), self._nobody))
-                self._wake.notify()
+        elif isinstance(answer, Extended):
+            row = answer.hold
+        else:
+            return
+        with self._wake:
+            self._queue.append((Void(self._ids.new(), row.part, row.id, row.consumer_id), self._nobody))
+            self._wake.notify()
 
     def sweep(self) -> int:
         """Do now what happens every few seconds: extend the holds whose calls run here, expire those whose time is over.
@@ -191,8 +196,9 @@ class Writer:
         until = now + HOLD_LIFE_US
         answers = self._settle_own([Extend(hold.part, hold.id, hold.consumer_id, until) for hold in due])
         for hold, answer in zip(due, answers, strict=True):
-            if isinstance(answer, Extended) and hold.id in self._running:
-                self._running[hold.id] = answer.hold
+            with self._wake:
+                if isinstance(answer, Extended) and hold.id in self._running:
+                    self._running[hold.id] = answer.hold
 
     def _drain(self, until: float) -> list[tuple[Command, Ticket]] | None:
         """All that waits, up to the batch limit; empty when it is time to sweep, None when it is time to stop."""

@@ -73,7 +73,7 @@ class Answered:
     """How long the handler ran."""
 
 
-SavedUsage = tuple[Mapping[str, str], ...]
+SavedUsage = tuple[dict[str, str], dict[str, str]]
 """Sums and observations of a report, exact, in a form that JSON can carry."""
 
 
@@ -130,13 +130,17 @@ class UsageReport:
     def saved(self) -> SavedUsage:
         """What was reported so far as plain data, for a call that stops here and goes on later."""
         with self._lock:
-            return tuple({key: str(value) for key, value in each.items()} for each in (self._sums, self._observed))
+            return _as_text(self._sums), _as_text(self._observed)
 
     def restore(self, saved: SavedUsage) -> None:
         """Take up what an earlier part of the call had saved."""
-        sums, observed = ({key: Fraction(value) for key, value in each.items()} for each in saved)
+        sums, observed = ({key: Fraction(text) for key, text in each.items()} for each in saved)
         with self._lock:
             self._sums, self._observed = sums, observed
+
+
+def _as_text(values: Mapping[str, Fraction]) -> dict[str, str]:
+    return {key: str(value) for key, value in values.items()}
 
 
 def find_dimension(dimensions: Sequence[Dimension], unit: str, direction: str | None = None) -> str:

@@ -6,6 +6,8 @@ at once. It names something that has a published price, and is at most that pric
 
 from dataclasses import dataclass
 
+import anyio
+
 from payre_mcp.errors import InvalidRequest, KeyRejected, PayreError, PayreUnavailable, PriceMismatch
 from payre_mcp.gateway.base import Authorization, CallRequest, Replay
 from payre_mcp.money import InvalidAmount, Money
@@ -65,7 +67,11 @@ class ByHand:
         call = held_with_call.get()
         try:
             request, gateway = self._request(key, name, _money(amount), idempotency_key), await self._ledger.ready()
-            done = await (gateway.charge(request) if call is None else gateway.authorize(request))
+            done = await (gateway.charge(request) if call is None or call.is_over else gateway.authorize(request))
+            if isinstance(done, Authorization) and call is not None and call.is_over:  # meanwhile
+                with anyio.CancelScope(shield=True):
+                    await gateway.void(done)
+                done = await gateway.charge(request)
         except PayreError as error:
             if call is not None:
                 call.refusal = error

@@ -125,6 +125,16 @@ class Payre(Extension):
             raise TypeError(f"Payre installs on an MCPServer of mcp 2 or a FastMCP of fastmcp 4, not on {type(server).__name__}")
         return server
 
+    @classmethod
+    def of(cls, server: object) -> "Payre | None":
+        """The `Payre` that meters a server; None where there is none."""
+        chain: Sequence[object] = server.middleware if isinstance(server, MCPServer) else ()
+        if not isinstance(server, MCPServer) and _is_fastmcp(server):
+            from payre_mcp.server.fastmcp import wire_middleware  # noqa: PLC0415
+
+            chain = wire_middleware(server)
+        return next((each for each in chain if isinstance(each, Payre)), None)
+
     def attach(self, server: MCPServer[Any]) -> None:
         """Bind to the server that this object was given to. Raises `ValueError` when it meters another one."""
         self.metering.attach(SdkHost(server), server.name)
@@ -173,7 +183,8 @@ class Payre(Extension):
         """Charge a consumer by hand: `amount` dollars for `tool`, which has a published price and costs at most that.
 
         Inside a call that this server meters it is held at once, and captured or voided with that call; elsewhere it is
-        charged at once, on disk when this returns. With an idempotency key it is charged once, however often it is asked.
+        charged at once, on disk when this returns. A round that asks its caller something gives it back: charge in the one that
+        answers. With an idempotency key it is charged once, however often it is asked.
         Something that is not a tool is named `resource:<uri>` or `prompt:<name>`.
 
         An error that a tool lets pass is what its caller reads.

@@ -12,10 +12,12 @@ from payre_mcp.server.settling import Settling
 class Held:
     """The holds by hand of one call."""
 
-    __slots__ = ("_settling", "open", "refusal")
+    __slots__ = ("_settling", "is_over", "open", "refusal")
 
     def __init__(self, settling: Settling) -> None:
         self._settling = settling
+        self.is_over = False
+        """A task may outlive the call that started it: what it charges then is charged at once."""
         self.refusal: PayreError | None = None
         """Why the last charge by hand could not be; hosts hide what a tool raises, and its caller should read this."""
         self.open: list[tuple[Gateway, Authorization]] = []
@@ -29,7 +31,8 @@ class Held:
         return wire.with_receipts(out, receipts)
 
     async def void(self) -> None:
-        """Give them back."""
+        """Give back what was not captured; the call is over."""
+        self.is_over = True
         while self.open:
             await self._settling.void(*self.open.pop())
 

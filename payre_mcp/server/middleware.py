@@ -39,7 +39,7 @@ from payre_mcp.server.calls import PaidCall, Running, running
 from payre_mcp.server.held import Held, held_with_call
 from payre_mcp.server.host import Host, HostCall, UnseenHost
 from payre_mcp.server.prices import Prices
-from payre_mcp.server.rounds import Round
+from payre_mcp.server.rounds import Left, Round
 from payre_mcp.server.settling import Settling
 from payre_mcp.server.telemetry import Telemetry
 from payre_mcp.server.undelivered import Undelivered
@@ -133,6 +133,8 @@ class Metering:
                 out = await by_hand.capture(finished)
             elif by_hand.refusal and _as_dict(out).get("isError"):
                 out = self._refuse(ctx, by_hand.refusal)
+            elif wire.asks_for_input(asking := _as_dict(out)):
+                out = rounds.wrapped(asking)
         finally:
             held_with_call.reset(token)
             await by_hand.void()
@@ -195,12 +197,14 @@ class Metering:
     async def _paid(self, call: _Call) -> HandlerResult:
         """Hold, run, settle. Raises `PayreError` for what is refused."""
         request = call.request
-        if (out := self._undelivered.take(request)) is not None:
-            await self._deliver(request, out)
-            self.telemetry.ended(request.target, "replayed")
-            return wire.replayed(out)
         self._throttle.check(peer_address(call.ctx.request), request.api_key)
         gateway, started = await self._ledger.ready(), self._clock.elapsed_us()
+        if self._undelivered.has(request, call.ctx.params):
+            await gateway.can_pay(request.api_key or "", request.server)  # a key that is dead gets nothing
+            if (out := self._undelivered.take(request, call.ctx.params)) is not None:
+                await self._deliver(call, out)
+                self.telemetry.ended(request.target, "replayed")
+                return wire.replayed(out)
         authorized = await self._authorize(call, gateway)
         if isinstance(authorized, Authorization):
             self.telemetry.held(authorized, started)
@@ -224,7 +228,7 @@ class Metering:
             if call.round is None or not top_up.can_ask(call.ctx, short):
                 raise
             if top_up.asks_by_result(call.ctx) and not call.round.asked:
-                return self._question(call, call.round, short)
+                return self._question(call, short)
             wait_s = self._top_up_wait_s
             if wait_s is None:
                 wait_s = TOP_UP_WAIT_IN_JSON_S if self.host.answers_in_json() else TOP_UP_WAIT_S
@@ -247,12 +251,11 @@ class Metering:
                 call.round = Round(call.round.payer, asked=call.round.asked, answer=call.round.answer) if call.round else None
         return await gateway.authorize(call.request)
 
-    def _question(self, call: _Call, round_: Round, short: InsufficientBalance) -> wire.Result:
+    def _question(self, call: _Call, short: InsufficientBalance) -> wire.Result:
         params = call.ctx.params or {}
-        state = Round(rounds.payer_of(call.request.api_key), asked=True).sealed(
-            params.get("requestState"), params.get("inputResponses")
-        )
-        return wire.link_question(rounds.QUESTION, top_up.question(short), short.top_up_url or "", state, self.host.info())
+        asked = Round(rounds.payer_of(call.request.api_key), asked=True)
+        left = Left(asked, params.get("requestState"), params.get("inputResponses") or {})
+        return wire.link_question(rounds.QUESTION, top_up.question(short), short.top_up_url or "", left, self.host.info())
 
     async def _run(self, call: _Call, gateway: Gateway, authorization: Authorization) -> HandlerResult:
         """Run a call whose money is held. Whatever happens, the hold is ended or kept for the next round, once.
@@ -262,24 +265,27 @@ class Metering:
         """
         plan, request, before = authorization.plan, authorization.request, call.round or Round()
         report = UsageReport(plan.dimensions)
-        if before.usage is not rounds.NOTHING_USED:
-            report.restore(before.usage)
         paid = PaidCall(request.target, authorization.consumer_id, authorization.held)
         token, started = running.set(Running(self, paid, report)), self._clock.elapsed_us()
         settled = False
         try:
+            if any(before.usage):
+                report.restore(before.usage)
             out = _as_dict(await call.run())
             took_us = self._clock.elapsed_us() - started + before.took_us
             if wire.is_success(out):
                 usage = settled_usage(plan, request.known, report, lambda: wire.answered(out, took_us), call.spec.usage_preset)
                 out = await self._settling.capture(gateway, authorization, out, usage)
                 settled = True
-                await self._deliver(request, out)
+                if call.round is not None and (by_hand := held_with_call.get()) is not None:
+                    out = await by_hand.capture(out)
+                await self._deliver(call, out)
             elif wire.asks_for_input(out) and call.round is not None:
-                kept = await self._settling.suspend(gateway, authorization)
-                settled = kept is not None
-                left = Round(rounds.payer_of(request.api_key), kept, before.asked, "", report.saved(), took_us)
-                out = {**out, "requestState": left.sealed(out.get("requestState"))} if settled else out
+                await checkpoint_if_cancelled()  # a question that reaches nobody is no round: its money and key are free
+                if kept := await self._settling.suspend(gateway, authorization):
+                    settled = True
+                    left = Round(rounds.payer_of(request.api_key), kept, before.asked, "", report.saved(), took_us)
+                    out = {**out, "requestState": Left(left, out.get("requestState"))}
         except UsageMissing as error:
             logger.warning("a call of %s is withheld and not charged: %s", request.target.name, error)
             raise
@@ -290,14 +296,14 @@ class Metering:
                 await self._settling.void(gateway, authorization)
         return out
 
-    async def _deliver(self, request: CallRequest, out: wire.Result) -> None:
+    async def _deliver(self, call: _Call, out: wire.Result) -> None:
         """Let a result that is paid for go out; where its caller has gone, keep it for their next try."""
-        if request.idempotency_key is not None:
+        if call.request.idempotency_key is not None:
             return  # the ledger keeps it
         try:
             await checkpoint_if_cancelled()
         except BaseException:
-            self._undelivered.keep(request, out)
+            self._undelivered.keep(call.request, call.ctx.params, out)
             raise
 
     def _request(self, ctx: Context, target: Target, name: str, spec: PriceSpec, call: HostCall) -> CallRequest:

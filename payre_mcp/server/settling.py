@@ -9,7 +9,7 @@ import logging
 import anyio
 
 from payre_mcp.clock import Clock
-from payre_mcp.errors import HoldNotOpen, HoldUnknown, PayreError, UsageMissing
+from payre_mcp.errors import PayreError, PayreUnavailable, UsageMissing
 from payre_mcp.gateway.base import Authorization, CallOutcome, Gateway, Suspended
 from payre_mcp.pricing import Usage
 from payre_mcp.server import wire
@@ -41,14 +41,14 @@ class Settling:
                 settlement = await gateway.capture(authorization, outcome)
                 self._telemetry.charged(request.target, settlement, started)
                 return wire.with_receipt(out, settlement)
-        except (HoldNotOpen, HoldUnknown) as error:
-            logger.warning("a call of %s was delivered and not charged: %s", request.target.name, error)
-            self._telemetry.ended(request.target, "uncollected", {"payre.error": error.code})
-            return wire.with_settlement(out, "uncollected")
         except UsageMissing:
             raise
-        except PayreError as error:
+        except PayreUnavailable as error:
             logger.warning("the charge of a call of %s is not settled yet: %s", request.target.name, error)
+        except PayreError as error:
+            logger.warning("a call of %s was delivered and could not be charged: %s", request.target.name, error)
+            self._telemetry.ended(request.target, "uncollected", {"payre.error": error.code})
+            return wire.with_settlement(out, "uncollected")
         self._telemetry.ended(request.target, "pending")
         return wire.with_settlement(out, "pending")
 

@@ -64,7 +64,13 @@ async def funded(
     if await _pushed(ctx, short, number) != "accept":
         raise short
     held = await _held_when_paid(gateway, request, short, within_s)
-    await ctx.session.send_elicit_complete(number, related_request_id=ctx.request_id)
+    try:
+        await ctx.session.send_elicit_complete(number, related_request_id=ctx.request_id)
+    except BaseException:
+        if isinstance(held, Authorization):  # nobody else knows of it yet
+            with anyio.CancelScope(shield=True):
+                await gateway.void(held)
+        raise
     return held
 
 

@@ -193,7 +193,7 @@ def refusal(method: str, error: PayreError, *, version: str, server_info: Mappin
     return {**out, "_meta": meta}
 
 
-def link_question(name: str, message: str, url: str, state: str, server_info: Mapping[str, Any] | None) -> Result:
+def link_question(name: str, message: str, url: str, state: object, server_info: Mapping[str, Any] | None) -> Result:
     """A result that asks the caller to open a page, as URL elicitation; `state` comes back with the answer."""
     asked = {"method": "elicitation/create", "params": {"mode": "url", "message": message, "url": url}}
     out: Result = {"resultType": "input_required", "inputRequests": {name: asked}, "requestState": state}

@@ -175,22 +175,26 @@ def request_of(city: str, **changes: Any) -> CallRequest:
 def test_an_undelivered_result_is_given_once_to_the_same_key_and_arguments_within_five_minutes() -> None:
     clock = ManualClock()
     kept = Undelivered(clock)
-    kept.keep(request_of("Oslo"), {"content": []})
-    assert kept.take(request_of("Bergen")) is None
-    assert kept.take(replace(request_of("Oslo"), api_key="other")) is None
-    assert kept.take(replace(request_of("Oslo"), target=Target("prompt", "work"))) is None
-    assert kept.take(request_of("Oslo")) == {"content": []}
-    assert kept.take(request_of("Oslo")) is None
-    kept.keep(request_of("Oslo"), {"content": []})
+    kept.keep(request_of("Oslo"), None, {"content": []})
+    assert kept.take(request_of("Bergen"), {}) is None
+    assert kept.take(replace(request_of("Oslo"), api_key="other"), {}) is None
+    assert kept.take(replace(request_of("Oslo"), target=Target("prompt", "work")), {}) is None
+    assert kept.take(request_of("Oslo"), {}) == {"content": []}
+    assert kept.take(request_of("Oslo"), {}) is None
+    kept.keep(request_of("Oslo"), {"inputResponses": {"city": "Oslo"}}, {"content": []})
+    assert not kept.has(request_of("Oslo"), {"inputResponses": {"city": "Bergen"}})
+    assert not kept.has(request_of("Oslo", idempotency_key="one"), {"inputResponses": {"city": "Oslo"}})
+    assert kept.has(request_of("Oslo"), {"inputResponses": {"city": "Oslo"}})
+    kept.keep(request_of("Oslo"), None, {"content": []})
     clock.advance(300)
-    assert kept.take(request_of("Oslo")) is None
+    assert kept.take(request_of("Oslo"), {}) is None
 
 
 def test_neither_many_nor_long_undelivered_results_fill_the_memory() -> None:
     kept = Undelivered(ManualClock())
-    kept.keep(request_of("long"), {"text": "x" * LONGEST_RESULT})
-    assert kept.take(request_of("long")) is None
+    kept.keep(request_of("long"), {}, {"text": "x" * LONGEST_RESULT})
+    assert kept.take(request_of("long"), {}) is None
     for number in range(MOST_RESULTS + 1):
-        kept.keep(request_of(str(number)), {"number": number})
-    assert kept.take(request_of("0")) is None
-    assert kept.take(request_of(str(MOST_RESULTS))) == {"number": MOST_RESULTS}
+        kept.keep(request_of(str(number)), {}, {"number": number})
+    assert kept.take(request_of("0"), {}) is None
+    assert kept.take(request_of(str(MOST_RESULTS)), {}) == {"number": MOST_RESULTS}

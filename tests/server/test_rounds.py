@@ -311,7 +311,7 @@ async def test_a_forged_state_is_refused_before_anything_is_held(shop: Shop) -> 
     asker = Asker()
     async with Client(asking(shop, asker), mode=MODERN) as client:
         before = await first_round(client, shop)
-        forged = rounds.Round("", None, asked=True).sealed("1")
+        forged = str(rounds.wrapped({"requestState": rounds.Left(rounds.Round(asked=True), "1")})["requestState"])
         for state in (forged, (before.request_state or "")[:-2] + "xx"):
             with pytest.raises(MCPError, match="Invalid or expired requestState"):
                 await next_round(client, shop, before.model_copy(update={"request_state": state}))

@@ -20,10 +20,12 @@ from mcp.client.streamable_http import streamable_http_client
 
 from examples import fastmcp_server
 from payre_mcp import Payre
+from payre_mcp.cli.dev import load_server
 from payre_mcp.connection import open_ledger
 from payre_mcp.dev.web import listen, origin, serving
 from payre_mcp.identity import serving_stdio
 from payre_mcp.ledger.model import Kind
+from payre_mcp.testing import sandbox
 from tests.fakes import PATIENCE_S, ROOT, fund, journal_of
 from tests.server.conftest import Shop, code_of, meta_of, text_of
 from tests.server_fastmcp.conftest import connected, low_level, metered
@@ -141,6 +143,7 @@ import sys
 from fastmcp import FastMCP
 from fastmcp.server.transforms.search import BM25SearchTransform
 from payre_mcp import Payre
+from payre_mcp.cli.dev import load_server
 
 server = FastMCP("weather", transforms=[BM25SearchTransform()])
 
@@ -225,3 +228,19 @@ async def test_serve_runs_a_fastmcp_server_on_stdio(till: Till) -> None:
         async with Client(stdio_client(parameters, errlog=log)) as client:
             assert "dev.payre/receipt" in meta_of(await client.call_tool("forecast", {"city": "Oslo"}))
     assert till.charges() == [5_000]
+
+
+async def test_a_sandbox_serves_a_fastmcp_server_beside_wallet_and_pages() -> None:
+    async with sandbox(fastmcp_server.server) as box, box.client() as client, box.client(url=box.wallet_url) as wallet:
+        result = await client.call_tool("define", {"word": "money"})
+        charges = await wallet.call_tool("list_charges", {})
+        async with httpx2.AsyncClient(timeout=PATIENCE_S) as http:
+            page = await http.get(box.running.addresses.console)
+        assert "dev.payre/receipt" in meta_of(result)
+        assert "define" in text_of(charges)
+        assert "dictionary" in page.text
+        assert box.audit().ok
+
+
+def test_payre_dev_finds_a_fastmcp_server_in_its_file() -> None:
+    assert load_server(str(ROOT / "examples" / "fastmcp_server.py")).name == "dictionary"

@@ -32,6 +32,11 @@ def install(payre: Payre, server: FastMCP[Any]) -> None:
     low_level.middleware += [doors.at_wire, payre]
 
 
+def wire_middleware(server: FastMCP[Any]) -> Sequence[object]:
+    """What a server's requests pass on the wire."""
+    return server._mcp_server.middleware  # pyright: ignore[reportPrivateUsage]
+
+
 class _Face(ServerExtension):
     """What a server says of its prices, `payre/quote`, and the ledger that is open while the server runs."""
 
