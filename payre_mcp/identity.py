@@ -1,7 +1,8 @@
 """Whose key a request carries. Resolved for every request anew, never per session.
 
-In order: the header `X-Payre-Key` (or AgentPay's name for it), `Authorization: Bearer pyr_...`, `_meta["dev.payre/key"]`,
-and only on stdio the variable `PAYRE_KEY`. Never the variable on HTTP: a stranger would spend the operator's money.
+The header `X-Payre-Key` (or AgentPay's name for it), `Authorization: Bearer pyr_...`, the claim `dev.payre/key` that a
+server's own verifier gives an OAuth token, `_meta["dev.payre/key"]`, and only on stdio the variable `PAYRE_KEY`. Never the
+variable on HTTP: a stranger would spend the operator's money.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
+from mcp.server.auth.middleware.auth_context import get_access_token
 from starlette.datastructures import Headers
 
 from payre_mcp.errors import InvalidApiKey
@@ -36,7 +38,7 @@ def caller_key(headers: Mapping[str, str] | None, meta: Mapping[str, Any]) -> st
     Raises:
         InvalidApiKey: Two different keys came, or `_meta` holds one that is not text.
     """
-    found = set(_from_headers(headers)) if headers is not None else set[str]()
+    found = {*_from_headers(headers), *_from_login()} if headers is not None else set[str]()
     in_meta = meta.get(META_KEY)
     if in_meta is not None:
         if not isinstance(in_meta, str):
@@ -63,6 +65,14 @@ def request_headers(request: object) -> Mapping[str, str] | None:
 def peer_address(request: object) -> str | None:
     """The network address that an HTTP request came from; None off HTTP."""
     return getattr(getattr(request, "client", None), "host", None)
+
+
+def _from_login() -> Iterator[str]:
+    """The key of a caller who is signed in: the server's verifier knows whose token it is, and which key pays for them."""
+    token = get_access_token()
+    key = (token.claims or {}).get(META_KEY) if token is not None else None
+    if isinstance(key, str):
+        yield key
 
 
 def _from_headers(headers: Mapping[str, str]) -> Iterator[str]:

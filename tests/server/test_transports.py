@@ -15,6 +15,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
 from mcp_types import CallToolResult
 
 from payre_mcp import PaidMCPServer
@@ -163,6 +165,44 @@ async def test_json_and_stateless_apps_charge_the_same(shop: Shop, mode: Any, op
                 refused = await call(client)
     assert shop.receipt(paid).amount == PRICE
     assert code_of(refused) == "payment_required"
+    assert shop.spent() == PRICE.micros
+
+
+class Verifier:
+    """The server's own sign-in: it knows its users, and which key pays for them."""
+
+    def __init__(self, keys: dict[str, str | None]) -> None:
+        self._keys = keys
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        if token not in self._keys:
+            return None
+        key = self._keys[token]
+        claims = None if key is None else {"dev.payre/key": key}
+        return AccessToken(token=token, client_id="app", scopes=[], subject=token, claims=claims)
+
+
+async def test_a_caller_who_is_signed_in_pays_with_the_key_that_the_server_knows_for_them(shop: Shop, mode: Any) -> None:
+    other = fund(shop.connection.ledger, 1_000_000, name="eve").key.text
+    url: Any = "http://127.0.0.1:1/"
+    server = PaidMCPServer(
+        "shop",
+        payre=shop.payre(),
+        auth=AuthSettings(issuer_url=url, resource_server_url=url, validate_token_resource=False),
+        token_verifier=Verifier({"ada": shop.consumer.key.text, "guest": None}),
+    )
+    server.tool(price="0.005")(forecast)
+    with closing(listen()) as listener:
+        async with serving(server.streamable_http_app(), listener):
+            address = f"{origin(listener)}/mcp"
+            async with connected(address, {"Authorization": "Bearer ada"}, mode) as client:
+                paid = await call(client)
+            async with connected(address, {"Authorization": "Bearer guest"}, mode) as client:
+                keyless = await call(client)
+            async with connected(address, {"Authorization": "Bearer ada", "X-Payre-Key": other}, mode) as client:
+                torn = await call(client)
+    assert shop.receipt(paid).amount == PRICE
+    assert (code_of(keyless), code_of(torn)) == ("payment_required", "invalid_api_key")
     assert shop.spent() == PRICE.micros
 
 
