@@ -10,7 +10,7 @@ import anyio
 
 from payre_mcp.clock import Clock
 from payre_mcp.errors import PayreError, PayreUnavailable, UsageMissing
-from payre_mcp.gateway.base import Authorization, CallOutcome, Gateway, Suspended
+from payre_mcp.gateway.base import Authorization, CallOutcome, CallRequest, Gateway, Suspended
 from payre_mcp.pricing import Usage
 from payre_mcp.server import wire
 from payre_mcp.server.telemetry import Telemetry
@@ -44,9 +44,16 @@ class Settling:
         except UsageMissing:
             raise
         except PayreUnavailable as error:
-            logger.warning("the charge of a call of %s is not settled yet: %s", request.target.name, error)
+            logger.warning(
+                "the charge of a call of %s is not settled yet: %s", request.target.name, error, extra=_facts(request, error)
+            )
         except PayreError as error:
-            logger.warning("a call of %s was delivered and could not be charged: %s", request.target.name, error)
+            logger.warning(
+                "a call of %s was delivered and could not be charged: %s",
+                request.target.name,
+                error,
+                extra=_facts(request, error),
+            )
             self._telemetry.ended(request.target, "uncollected", {"payre.error": error.code})
             return wire.with_settlement(out, "uncollected")
         self._telemetry.ended(request.target, "pending")
@@ -60,7 +67,8 @@ class Settling:
                 self._telemetry.ended(authorization.request.target, "suspended")
                 return kept
         except PayreError as error:
-            logger.warning("a hold could not be kept for the next round of its call: %s", error)
+            facts = _facts(authorization.request, error)
+            logger.warning("a hold could not be kept for the next round of its call: %s", error, extra=facts)
         return None
 
     async def void(self, gateway: Gateway, authorization: Authorization) -> None:
@@ -70,4 +78,10 @@ class Settling:
             with anyio.move_on_after(SETTLE_WITHIN_S, shield=True):
                 await gateway.void(authorization)
         except PayreError as error:
-            logger.warning("a hold could not be given back now and expires by itself: %s", error)
+            facts = _facts(authorization.request, error)
+            logger.warning("a hold could not be given back now and expires by itself: %s", error, extra=facts)
+
+
+def _facts(request: CallRequest, error: PayreError) -> dict[str, str]:
+    """What a log that is read by programs says of a call."""
+    return {"server": request.server, "target": request.target.label, "code": error.code}

@@ -712,7 +712,7 @@ async def test_when_the_ledger_goes_while_a_tool_runs_its_result_is_delivered_as
 
 @pytest.mark.parametrize("spent_meanwhile", [True, False])
 async def test_a_result_whose_hold_expired_is_delivered_and_charged_only_if_the_money_is_there(
-    shop: Shop, clock: ManualClock, mode: Any, spent_meanwhile: bool
+    shop: Shop, clock: ManualClock, mode: Any, spent_meanwhile: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another process with this ledger, whose clock is ahead, ends a hold that is not its own to keep alive."""
     inside, release = anyio.Event(), anyio.Event()
@@ -740,6 +740,8 @@ async def test_a_result_whose_hold_expired_is_delivered_and_charged_only_if_the_
         assert meta_of(result)["dev.payre/settlement"] == "uncollected"
         assert "dev.payre/receipt" not in meta_of(result)
         assert shop.spent() == 200_000
+        (told,) = [vars(record) for record in caplog.records if record.name == "payre_mcp.server.settling"]
+        assert (told["server"], told["target"], told["code"]) == ("shop", "work", "hold_not_open")
     else:
         assert shop.receipt(result).amount_micros == 900_000
         assert "dev.payre/settlement" not in meta_of(result)
