@@ -126,15 +126,11 @@ class LocalGateway:
 
     async def suspend(self, authorization: Authorization) -> Suspended:
         """Keep the hold while its caller is asked; see `Gateway.suspend`."""
-        self._writer.let_go(authorization.hold_id)
-        request, hold_id, part, consumer_id = (
-            authorization.request,
-            authorization.hold_id,
-            authorization.part,
-            authorization.consumer_id,
-        )
-        hold = await self._async.extend(Extend(part, hold_id, consumer_id, self._clock.now_us() + ROUND_LIFE_US))
-        return Suspended(hold_id, part, consumer_id, request.price_version, request.variant, hold.expires_at)
+        held, request = authorization, authorization.request
+        self._writer.let_go(held.hold_id)
+        until = self._clock.now_us() + ROUND_LIFE_US
+        hold = await self._async.extend(Extend(held.part, held.hold_id, held.consumer_id, until))
+        return Suspended(hold.id, hold.part, hold.consumer_id, request.price_version, request.variant, hold.expires_at)
 
     async def resume(self, suspended: Suspended, request: CallRequest) -> Authorization:
         """Go on with a suspended call; see `Gateway.resume`."""

@@ -73,6 +73,9 @@ class Answered:
     """How long the handler ran."""
 
 
+ONE_REQUEST = Usage({"requests": 1})
+"""All that is known of a call at a fixed price, and all that it takes."""
+
 SavedUsage = tuple[dict[str, str], dict[str, str]]
 """Sums and observations of a report, exact, in a form that JSON can carry."""
 

@@ -4,7 +4,7 @@ from contextvars import ContextVar
 
 from payre_mcp.errors import PayreError
 from payre_mcp.gateway.base import Authorization, Gateway
-from payre_mcp.pricing import Usage
+from payre_mcp.pricing.usage import ONE_REQUEST
 from payre_mcp.server import wire
 from payre_mcp.server.settling import Settling
 
@@ -26,7 +26,7 @@ class Held:
         """Charge them: the call has succeeded. Its result carries their receipts beside its own."""
         bare, receipts = {name: value for name, value in out.items() if name != "_meta"}, list[str]()
         while self.open:
-            charged = await self._settling.capture(*self.open.pop(0), bare, Usage({"requests": 1}))
+            charged = await self._settling.capture(*self.open.pop(0), bare, ONE_REQUEST)
             receipts += filter(None, [charged["_meta"].get(wire.RECEIPT)])
         return wire.with_receipts(out, receipts)
 

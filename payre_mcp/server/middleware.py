@@ -30,8 +30,8 @@ from payre_mcp.errors import (
 )
 from payre_mcp.gateway.base import Authorization, CallRequest, Gateway, Replay
 from payre_mcp.identity import caller_key, peer_address, request_headers, request_meta
-from payre_mcp.pricing import PriceSpec, Target, Usage
-from payre_mcp.pricing.usage import Sent, UsageReport, known_usage, settled_usage
+from payre_mcp.pricing import PriceSpec, Target
+from payre_mcp.pricing.usage import ONE_REQUEST, Sent, UsageReport, known_usage, settled_usage
 from payre_mcp.receipts import canonical_json, sha256_hex
 from payre_mcp.server import rounds, top_up, wire
 from payre_mcp.server.advice import key_advice
@@ -49,9 +49,6 @@ logger = logging.getLogger(__name__)
 
 Context = ServerRequestContext[Any, Any]
 Run = Callable[[], Awaitable[HandlerResult]]
-
-ONE_REQUEST = Usage({"requests": 1})
-"""All that is known of a call at a fixed price, and all that it takes."""
 
 TOP_UP_WAIT_S, TOP_UP_WAIT_IN_JSON_S = 55.0, 20.0
 """How long a call waits for money that its caller went to add: below the time-outs of clients, which are shorter where

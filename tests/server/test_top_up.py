@@ -80,6 +80,18 @@ def selling(shop: Shop, wait_s: float = PATIENCE_S, **options: Any) -> PaidMCPSe
     return server
 
 
+def asking(shop: Shop, seen: list[Any]) -> PaidMCPServer:
+    """A server with a tool that asks its caller once, and what it was given each time."""
+    server = PaidMCPServer("shop", payre=shop.payre(top_up_wait_s=PATIENCE_S))
+
+    @server.tool(price="0.005")
+    async def ask(ctx: Context) -> str | InputRequiredResult:  # pyright: ignore[reportUnusedFunction]
+        seen.append((ctx.request_state, sorted(ctx.input_responses or {})))
+        return "done" if ctx.input_responses else question(state="mine")
+
+    return server
+
+
 def spent(shop: Shop) -> int:
     """What the calls cost, of the tenth of a cent and the one top-up of $5."""
     return shop.spent() + 5_001_000 - 1_000_000
@@ -223,12 +235,7 @@ async def test_a_client_whose_handler_breaks_gets_the_readable_refusal(shop: Sho
 
 async def test_a_tool_with_rounds_of_its_own_never_sees_the_question_and_keeps_its_state(shop: Shop) -> None:
     seen: list[Any] = []
-    server = PaidMCPServer("shop", payre=shop.payre(top_up_wait_s=PATIENCE_S))
-
-    @server.tool(price="0.005")
-    async def ask(ctx: Context) -> str | InputRequiredResult:  # pyright: ignore[reportUnusedFunction]
-        seen.append((ctx.request_state, sorted(ctx.input_responses or {})))
-        return "done" if ctx.input_responses else question(state="mine")
+    server = asking(shop, seen)
 
     person = Person(shop.connection)
 
@@ -251,12 +258,7 @@ async def test_a_call_that_runs_out_of_money_between_its_rounds_asks_and_its_too
     """The hold of the first round has expired, its money was spent; the tool's own answers wait in the sealed state."""
     shop.connection.ledger.writer.ask(shop.consumer.top_up(4_000, key="just enough"))
     seen: list[Any] = []
-    server = PaidMCPServer("shop", payre=shop.payre(top_up_wait_s=PATIENCE_S))
-
-    @server.tool(price="0.005")
-    async def ask(ctx: Context) -> str | InputRequiredResult:  # pyright: ignore[reportUnusedFunction]
-        seen.append((ctx.request_state, sorted(ctx.input_responses or {})))
-        return "done" if ctx.input_responses else question(state="mine")
+    server = asking(shop, seen)
 
     person = Person(shop.connection)
 
