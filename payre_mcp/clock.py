@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 US_PER_S = 1_000_000
+_DAY_US = 24 * 3600 * US_PER_S
+_LONGER_THAN_A_MONTH_US = 32 * _DAY_US
 
 
 class Clock(Protocol):
@@ -63,3 +65,13 @@ def window_start(window: Literal["month", "day", "all_time"], now_us: int) -> in
     now = datetime.fromtimestamp(now_us // US_PER_S, UTC)
     start = datetime(now.year, now.month, now.day if window == "day" else 1, tzinfo=UTC)
     return int(start.timestamp()) * US_PER_S
+
+
+def window_end(window: Literal["month", "day"], now_us: int) -> int:
+    """When the next UTC calendar month or day begins, in microseconds since 1970.
+
+    >>> window_end("day", 1_767_225_600_000_000)
+    1767312000000000
+    """
+    start = window_start(window, now_us)
+    return window_start(window, start + (_LONGER_THAN_A_MONTH_US if window == "month" else _DAY_US))

@@ -8,6 +8,7 @@ PayreError                       internal_error 500
 +-- PaymentRequired              402  a paid target, and no key came
 |   +-- InsufficientBalance      402  less is available than the call may cost
 |   +-- PriceAboveLimit          402  the call may cost more than the caller allows
+|   +-- SpendLimit               402  the call may cost more than the key may still spend
 +-- CallRefused                  400
 |   +-- NotPriced                403  the target is not in the published price list
 |   +-- InvalidVariant           400  the price has no variant for these arguments
@@ -37,6 +38,7 @@ A message says what happened, what it means for the reader's money, and what to 
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, ClassVar, NamedTuple
 
 from payre_mcp.money import format_usd
@@ -132,14 +134,9 @@ class InsufficientBalance(PaymentRequired):
     code = "insufficient_balance"
 
     def __init__(
-        self,
-        *,
-        price_micros: int,
-        balance_micros: int | None = None,
-        shortfall_micros: int | None = None,
-        top_up_url: str | None = None,
-        hint: str | None = None,
-    ) -> None:
+        self, *, price_micros: int, balance_micros: int | None = None, shortfall_micros: int | None = None,
+        top_up_url: str | None = None, hint: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(price_micros=price_micros, top_up_url=top_up_url, hint=hint)
         self.balance_micros = balance_micros
         self.shortfall_micros = shortfall_micros
@@ -171,6 +168,30 @@ class PriceAboveLimit(PaymentRequired):
         return (
             f"This call may cost {format_usd(self.price_micros)} and your limit for it is "
             f"{format_usd(self.limit_micros)}. Nothing ran and nothing was charged; raise max-price to allow it."
+        )
+
+
+class SpendLimit(PaymentRequired):
+    """A limit of the key itself leaves less than this call may cost. `resets_at` is in seconds since 1970, or None."""
+
+    code = "spend_limit"
+
+    def __init__(
+        self, *, price_micros: int, limit_micros: int, left_micros: int, window: str, resets_at: int | None = None
+    ) -> None:
+        super().__init__(price_micros=price_micros)
+        self.limit_micros, self.left_micros, self.window, self.resets_at = limit_micros, left_micros, window, resets_at
+
+    @property
+    def message(self) -> str:
+        """Price, limit and what is left of it, that nothing was charged, when it starts anew, and who can raise it."""
+        per = {"call": "per call", "day": "per day", "month": "per month"}.get(self.window, "per day for this tool")
+        at = self.resets_at
+        anew = "" if at is None else f"It starts anew at {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC. "
+        return (
+            f"This call costs up to {format_usd(self.price_micros)}, and the limit of this key, {format_usd(self.limit_micros)} "
+            f"{per}, leaves {format_usd(self.left_micros)}. Nothing ran and nothing was charged. {anew}"
+            "A person can raise it with `payre keys limits`."
         )
 
 

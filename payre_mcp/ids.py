@@ -48,6 +48,11 @@ def format_id(prefix: str, number: int) -> str:
     return f"{prefix}_{_ALPHABET[number >> 60]}{''.join(pairs)}"
 
 
+def first_id_at(moment_us: int) -> int:
+    """Ids that were made from this moment on are this one or above; those from before are below."""
+    return moment_us // 1000 << (_SLOT_BITS + _COUNTER_BITS)
+
+
 def parse_id(prefix: str, text: str) -> int:
     """The number behind an id of this prefix.
 

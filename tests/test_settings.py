@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from payre_mcp.errors import SettingsInvalid
+from payre_mcp.money import ZERO, Money
 from payre_mcp.settings import Settings, load_settings
 
 SECRET = "s3cr3t-and-l0ng"
@@ -31,6 +32,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
         {
             "PAYRE_URL": "sqlite:///other.db",
             "PAYRE_KEY": SECRET,
+            "PAYRE_SECRET_KEY": SECRET[::-1],
             "PAYRE_DATA": "/srv/payre",
             "PAYRE_RECEIPT_KEYS": "k1:abc",
             "PAYRE_FEE_BPS": "250",
@@ -43,12 +45,28 @@ def test_each_setting_is_read_from_its_variable() -> None:
     assert settings.ledger_url == settings.url == "sqlite:///other.db"
     assert settings.key is not None
     assert settings.key.get_secret_value() == SECRET
+    assert settings.secret_key is not None
+    assert settings.secret_key.get_secret_value() == SECRET[::-1]
     assert settings.receipt_keys is not None
     assert settings.receipt_keys.get_secret_value() == "k1:abc"
     assert settings.data == Path("/srv/payre")
     assert settings.fee_bps == 250
     assert settings.allowed_hosts == ("pay.example", "other.example:8443")
     assert (settings.log_level, settings.log_format) == ("DEBUG", "json")
+
+
+@pytest.mark.parametrize(("text", "micros"), [("1", 1_000_000), ("$0.50", 500_000), ("0", 0)])
+def test_free_credit_is_given_in_dollars(text: str, micros: int) -> None:
+    assert load_settings({"PAYRE_FREE_CREDIT_USD": text}).free_credit_usd == Money(micros)
+    assert load_settings({}).free_credit_usd == ZERO
+
+
+@pytest.mark.parametrize("text", ["-1", "much", "0.0000001", "2000000"])
+def test_free_credit_that_is_no_amount_is_refused_without_repeating_it(text: str) -> None:
+    message = refusal({"PAYRE_FREE_CREDIT_USD": text})
+    assert "PAYRE_FREE_CREDIT_USD" in message
+    assert "write dollars" in message
+    assert text not in message.partition("write dollars")[0]
 
 
 def test_without_an_address_the_ledger_stands_in_the_data_folder() -> None:
@@ -101,7 +119,7 @@ def test_a_word_that_is_none_of_those_allowed_is_told_them(name: str, values: st
 
 
 def test_secrets_hide_wherever_settings_are_printed() -> None:
-    settings = load_settings({"PAYRE_KEY": SECRET, "PAYRE_RECEIPT_KEYS": f"k1:{SECRET}"})
+    settings = load_settings({"PAYRE_KEY": SECRET, "PAYRE_SECRET_KEY": SECRET, "PAYRE_RECEIPT_KEYS": f"k1:{SECRET}"})
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
         assert SECRET not in shown
 

@@ -12,14 +12,24 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(name="payre", no_args_is_help=True, help="Payments for MCP servers: prices, balances, receipts.")
-keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke keys of a ledger.")
+keys = typer.Typer(no_args_is_help=True, help="Make, list, limit, rotate and revoke keys of a ledger.")
 app.add_typer(keys, name="keys")
+developers = typer.Typer(no_args_is_help=True, help="Make and list the developers of a hub.")
+app.add_typer(developers, name="developers")
 pricing = typer.Typer(no_args_is_help=True, help="Check price files and quote calls from them.")
 app.add_typer(pricing, name="pricing")
+db = typer.Typer(no_args_is_help=True, help="Upgrade, check and back up a ledger's database; prepare one on PostgreSQL.")
+app.add_typer(db, name="db")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The ledger's folder; by default the settings say.")]
 Consumer = Annotated[str | None, typer.Option("--consumer", metavar="CON_ID", help="Whose; not needed where there is one.")]
+
+
+LimitCall = Annotated[str | None, typer.Option(metavar="USD", help="The most that one call may cost.")]
+LimitDay = Annotated[str | None, typer.Option(metavar="USD", help="The most that it may spend in a day (UTC).")]
+LimitMonth = Annotated[str | None, typer.Option(metavar="USD", help="The most that it may spend in a month (UTC).")]
+LimitTool = Annotated[list[str] | None, typer.Option(metavar="NAME=USD", help="The most per day for one tool; may be repeated.")]
 
 
 def main() -> None:
@@ -45,6 +55,33 @@ def dev(
 ) -> None:
     """Serve a paid server, its wallet and its pages on loopback, with a funded test consumer."""
     _run("dev", server=server, port=port, data=data, balance=balance, json=json)
+
+
+@app.command()
+def hub(
+    data: Data = None,
+    url: Annotated[str | None, typer.Option(help="The ledger's address instead of its folder.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; anything but loopback needs PAYRE_ALLOWED_HOSTS.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes any free one.")] = 8080,
+    base_url: Annotated[str | None, typer.Option("--base-url", metavar="URL", help="How clients reach it, for links.")] = None,
+    json: Json = False,
+) -> None:
+    """Serve one ledger to many developers over HTTP: the API, the wallet, the pages of top-up links."""
+    _run("hub", data=data, url=url, host=host, port=port, base_url=base_url, json=json)
+
+
+@developers.command("create")
+def create_developer(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who they are.")], data: Data = None, json: Json = False
+) -> None:
+    """Make a developer with a secret key and show it once."""
+    _run("developers", "create", name=name, data=data, json=json)
+
+
+@developers.command("list")
+def list_developers(data: Data = None, json: Json = False) -> None:
+    """List all developers."""
+    _run("developers", "show", data=data, json=json)
 
 
 @app.command()
@@ -102,22 +139,59 @@ def create_key(
     consumer: Consumer = None,
     new: Annotated[bool, typer.Option("--new", help="Make a new consumer for it.")] = False,
     label: Annotated[str, typer.Option(help="A name to know it by.")] = "",
+    server: Annotated[str | None, typer.Option(metavar="NAME", help="Bind it to this server of yours.")] = None,
+    expires_days: Annotated[int, typer.Option(min=0, metavar="N", help="For how many days it works; 0 is for good.")] = 0,
+    limit_call: LimitCall = None,
+    limit_day: LimitDay = None,
+    limit_month: LimitMonth = None,
+    limit_tool: LimitTool = None,
     json: Json = False,
 ) -> None:
     """Make a consumer key and show it once."""
-    _run("accounts", "create_key", data=data, consumer=consumer, new=new, label=label, json=json)
+    limits = {"call": limit_call, "day": limit_day, "month": limit_month, "tools": limit_tool}
+    _run(
+        "keys", "create", data=data, consumer=consumer, new=new, label=label, server=server, expires_days=expires_days,
+        limits=limits, json=json,
+    )  # fmt: skip
 
 
 @keys.command("list")
 def list_keys(data: Data = None, json: Json = False) -> None:
     """List all keys, without their secrets."""
-    _run("accounts", "list_keys", data=data, json=json)
+    _run("keys", "list_all", data=data, json=json)
 
 
 @keys.command("revoke")
 def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY_ID")], data: Data = None, json: Json = False) -> None:
     """Refuse a key from now on."""
-    _run("accounts", "revoke_key", key_id=key_id, data=data, json=json)
+    _run("keys", "revoke", key_id=key_id, data=data, json=json)
+
+
+@keys.command("limits")
+def limit_key(
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID")],
+    limit_call: LimitCall = None,
+    limit_day: LimitDay = None,
+    limit_month: LimitMonth = None,
+    limit_tool: LimitTool = None,
+    none: Annotated[bool, typer.Option("--none", help="Clear the limits that there are first.")] = False,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Show what a key may spend, or change the limits that are named."""
+    limits = {"call": limit_call, "day": limit_day, "month": limit_month, "tools": limit_tool}
+    _run("keys", "limit", key_id=key_id, limits=limits, none=none, data=data, json=json)
+
+
+@keys.command("rotate")
+def rotate_key(
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID")],
+    overlap_hours: Annotated[float, typer.Option(min=0, metavar="N", help="How long the old key goes on.")] = 24,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Make a new key in place of this one, with the same limits and what was spent of them."""
+    _run("keys", "rotate", key_id=key_id, overlap_hours=overlap_hours, data=data, json=json)
 
 
 PriceFile = Annotated[Path, typer.Argument(metavar="FILE", help="A price file in YAML.")]
@@ -156,6 +230,52 @@ def quote_price(
 def print_schema() -> None:
     """Print the JSON Schema of a price file, for editors."""
     _run("pricing", "schema")
+
+
+Url = Annotated[str | None, typer.Option(metavar="URL", help="A database: postgresql://user@host/name, or sqlite:///payre.db.")]
+
+
+@db.command("upgrade")
+def upgrade_database(data: Data = None, url: Url = None, json: Json = False) -> None:
+    """Bring the tables of a ledger to this version; stop what uses it before."""
+    _run("db", "upgrade", data=data, url=url, json=json)
+
+
+@db.command("check")
+def check_database(data: Data = None, url: Url = None, json: Json = False) -> None:
+    """Check a ledger's tables and what its server promises; exit 1 when something needs attention."""
+    _run("db", "check", data=data, url=url, json=json)
+
+
+@db.command("backup")
+def backup_database(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
+    data: Data = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Copy a ledger that may be in use into a new file, as it stands now."""
+    _run("db", "backup", file=file, data=data, url=url, json=json)
+
+
+@db.command("role")
+def print_role(name: Annotated[str, typer.Argument(metavar="ROLE", help="The role's name.")]) -> None:
+    """Print the SQL that gives a role the rights to serve, and no more."""
+    _run("db", "role", name=name)
+
+
+@db.command("distribute")
+def distribute_database(
+    url: Url = None, shards: Annotated[int, typer.Option(help="Into how many pieces.")] = 32, json: Json = False
+) -> None:
+    """Spread the money tables over the machines of a Citus cluster, by part."""
+    _run("db", "distribute", url=url, shards=shards, json=json)
+
+
+@db.command("receipt-key")
+def print_receipt_key(json: Json = False) -> None:
+    """Print a new key for PAYRE_RECEIPT_KEYS, which a ledger on PostgreSQL needs."""
+    _run("db", "receipt_key", json=json)
 
 
 def _run(module: str, function: str = "run", **options: Any) -> None:

@@ -46,7 +46,10 @@ def ledger_url(data: Path | None, settings: Settings) -> str:
 def open_chosen_ledger(data: Path | None, *, top_up_page: str | None = None) -> Connection:
     """Open the ledger that a command means, with the settings' fee and receipt keys."""
     settings = command_settings()
-    return open_ledger(ledger_url(data, settings), fee_bps=settings.fee_bps, ring=receipt_ring(settings), top_up_page=top_up_page)
+    return open_ledger(
+        ledger_url(data, settings), fee_bps=settings.fee_bps, ring=receipt_ring(settings), top_up_page=top_up_page,
+        free_credit=settings.free_credit_usd,
+    )  # fmt: skip
 
 
 def receipt_ring(settings: Settings) -> KeyRing | None:

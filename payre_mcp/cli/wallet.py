@@ -7,6 +7,7 @@ import anyio
 from starlette.applications import Starlette
 
 from payre_mcp.cli.output import command_settings, note, open_chosen_ledger
+from payre_mcp.connection import shown_address
 from payre_mcp.dev.web import listen, origin, serving
 from payre_mcp.errors import InvalidApiKey
 from payre_mcp.hub.pages import TOP_UP_PATH, top_up_routes
@@ -26,7 +27,7 @@ async def _serve(data: Path | None, key: str) -> None:
     with contextlib.closing(listen()) as listener:
         connection = open_chosen_ledger(data, top_up_page=origin(listener) + TOP_UP_PATH)
         try:
-            note(f"payre wallet: ledger {connection.ledger.path}, top-up page on {origin(listener)}")
+            note(f"payre wallet: ledger {shown_address(connection.ledger.address)}, top-up page on {origin(listener)}")
             pages = Starlette(routes=[*top_up_routes(connection.top_ups)])
             async with serving(pages, listener):
                 with serving_stdio(key):

@@ -1,7 +1,7 @@
 """Running an ASGI application on loopback inside the event loop that is there."""
 
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
@@ -14,17 +14,18 @@ from payre_mcp.serving import http_config
 HOST = "127.0.0.1"
 
 
-def listen(port: int = 0) -> socket.socket:
-    """A listening socket on loopback; `port` 0 takes any that is free. Connections queue up before anyone serves them.
+def listen(port: int = 0, host: str = HOST) -> socket.socket:
+    """A listening socket, by default on loopback; `port` 0 takes any that is free. Connections queue up before they are served.
 
     Raises:
         OSError: The port is taken.
     """
     # Only for a socket that says TCP does asyncio switch Nagle's algorithm off, which costs 40 ms an answer.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((host, port))
         listener.listen(128)
     except OSError:
         listener.close()
@@ -38,9 +39,12 @@ def origin(listener: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket, limits: Limits = LIMITS) -> AsyncGenerator[None]:
+async def serving(
+    app: ASGIApp, listener: socket.socket, limits: Limits = LIMITS, *,
+    around: Callable[[ASGIApp], ASGIApp] | None = None, shutdown_s: int = 5,
+) -> AsyncGenerator[None]:  # fmt: skip
     """Serve `app` on `listener` until the block ends, then let running requests finish."""
-    server = _QuietServer(http_config(app, limits=limits, timeout_graceful_shutdown=5))
+    server = _QuietServer(http_config(app, limits=limits, around=around, timeout_graceful_shutdown=shutdown_s))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [listener])
         try:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from payre_mcp.directory import LimitWindow
+from payre_mcp.gateway.views import CreditView, LimitsView, Period, ServerView, Spending
 from payre_mcp.money import Money
 from payre_mcp.pricing import Plan, PriceSpec, Quote, Target, Usage
 from payre_mcp.receipts import Receipt
@@ -35,6 +37,8 @@ class CallRequest:
     idempotency_key: str | None = None
     amount: Money | None = None
     """Charged by hand instead of what the price says; at most its ceiling."""
+    request_id: str = ""
+    """What a remote seller calls this request: asked again with the same one, the ledger finds the hold that it made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,9 @@ class Authorization:
     request: CallRequest
     plan: Plan
     held: Money
+    expires_at: int = 0
+    token: str = ""
+    """What a remote ledger wants to see again; a local one knows its holds."""
 
 
 class Suspended(NamedTuple):
@@ -58,6 +65,8 @@ class Suspended(NamedTuple):
     price_version: str
     variant: str
     expires_at: int
+    token: str = ""
+    """As in its authorization."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,8 @@ class Settlement:
     amount: Money
     fee: Money
     receipt: str
-    balance: Money
-    """What the consumer has available after it."""
+    balance: Money | None = None
+    """What the consumer has available after it; a remote ledger keeps that from a seller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,7 @@ class Gateway(Protocol):
             InvalidVariant: The price has no such variant.
             AmountOverflow: The call could cost 2^53 micros or more.
             PriceAboveLimit: The ceiling is above `request.max_price`.
+            SpendLimit: The ceiling is above what the key may still spend.
             InsufficientBalance: Less is available than the ceiling.
             IdempotencyConflict: The key was used for another target or other arguments.
             InProgress: The first call with this key still runs, and has not answered within two seconds.
@@ -204,6 +214,8 @@ class Balance:
     held: Money
     available: Money
     mode: str
+    credit: Sequence[CreditView] = ()
+    """Free credit beside it, where there is some."""
 
 
 TopUpStatus = Literal["pending", "completed", "expired"]
@@ -299,6 +311,27 @@ class Wallet(Protocol):
             InvalidVariant: The price has no variant for these arguments.
             UsageInvalid: A key or a quantity of `usage` is none.
         """
+        ...
+
+    async def get_limits(self, api_key: str) -> LimitsView:
+        """The limits of this key as they stand now, and what is used of each."""
+        ...
+
+    async def lower_limit(self, api_key: str, window: LimitWindow, amount: Money, *, tool: str | None = None) -> LimitsView:
+        """Lower one limit of this key and its line, or set it where there is none; it applies from the next hold on.
+
+        Raises:
+            Forbidden: It would rise; nothing was changed.
+            InvalidRequest: A limit of a tool names none, another one does, or too many tools have one.
+        """
+        ...
+
+    async def get_spending(self, api_key: str, period: Period = "month") -> Spending:
+        """What the account spent in this UTC period: of its newest charges, some thousand at most."""
+        ...
+
+    async def list_servers(self, api_key: str, query: str = "") -> tuple[Sequence[ServerView], bool]:
+        """Servers with a current price list, the first by name, and whether there are more."""
         ...
 
     async def verify_receipt(self, api_key: str, receipt: str) -> Receipt:

@@ -1,17 +1,22 @@
-"""The consumer's side of a ledger in this process. Reads the journal; moves no money."""
+"""The consumer's side of a ledger in this process. Reads the journal, and may lower a limit; moves no money."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio.to_thread
 
-from payre_mcp.directory import Directory, Listing
+from payre_mcp.clock import Clock
+from payre_mcp.directory import Directory, LimitWindow, Listing
 from payre_mcp.errors import InvalidRequest, NotFound, ReceiptInvalid
 from payre_mcp.gateway.access import Access
 from payre_mcp.gateway.base import Balance, ChargePage, ChargeView, QuoteView, TopUpView
+from payre_mcp.gateway.catalogue import sellers
+from payre_mcp.gateway.key_limits import KeyLimits
 from payre_mcp.gateway.quotes import Quotes
+from payre_mcp.gateway.spending import SpendingReports
 from payre_mcp.gateway.statement import Statements
 from payre_mcp.gateway.top_ups import TopUps
+from payre_mcp.gateway.views import CreditView, LimitsView, Period, ServerView, Spending
 from payre_mcp.ids import format_id, parse_id
 from payre_mcp.keys import Mode
 from payre_mcp.ledger.model import CHARGES
@@ -37,22 +42,26 @@ class LocalWallet:
         statements: Statements,
         top_ups: TopUps,
         quotes: Quotes,
+        clock: Clock,
         mode: Mode,
     ) -> None:
         self._access, self._journal, self._directory = access, journal, directory
         self._statements, self._top_ups, self._quotes, self._mode = statements, top_ups, quotes, mode
+        self._limits, self._spending = KeyLimits(directory, journal, clock), SpendingReports(journal, clock)
 
     async def get_balance(self, api_key: str) -> Balance:
-        """Balance, held and available."""
+        """Balance, held and available, and free credit."""
         record = await self._access.live_consumer(api_key)
         account = await anyio.to_thread.run_sync(self._journal.account, record.part, record.owner_id)
         assert account is not None
+        credit = await anyio.to_thread.run_sync(self._directory.credits_of, record.owner_id)
         return Balance(
             consumer=format_id("con", account.id),
             balance=Money(account.balance_micros),
             held=Money(account.held_micros),
             available=Money(account.available_micros),
             mode=self._mode,
+            credit=[CreditView(server.name, available) for server, available in credit],
         )
 
     async def create_top_up(self, api_key: str, amount: Money) -> TopUpView:
@@ -100,6 +109,26 @@ class LocalWallet:
         known = known_of(plan, arguments)
         quote = await self._quotes.quote(plan, known, usage, server_id=listing.server.id, target=target, record=record)
         return QuoteView(listing.server.name, target, price_sentence(listing.spec), quote)
+
+    async def get_limits(self, api_key: str) -> LimitsView:
+        """The limits of this key as they stand now."""
+        record = await self._access.live_consumer(api_key)
+        return await anyio.to_thread.run_sync(self._limits.show, record)
+
+    async def lower_limit(self, api_key: str, window: LimitWindow, amount: Money, *, tool: str | None = None) -> LimitsView:
+        """Lower one limit of this key, or set it where there is none."""
+        record = await self._access.live_consumer(api_key)
+        return await anyio.to_thread.run_sync(self._limits.lower, record, window, amount, tool)
+
+    async def get_spending(self, api_key: str, period: Period = "month") -> Spending:
+        """What the account spent in this UTC period."""
+        record = await self._access.live_consumer(api_key)
+        return await anyio.to_thread.run_sync(self._spending.report, record, period)
+
+    async def list_servers(self, api_key: str, query: str = "") -> tuple[Sequence[ServerView], bool]:
+        """Servers with a current price list."""
+        await self._access.live_consumer(api_key)
+        return await anyio.to_thread.run_sync(sellers, self._directory, query)
 
     async def _listing(self, target: Target, server: str | None) -> Listing:
         """The one current price that is meant."""

@@ -29,8 +29,12 @@ class Quotes:
         record: KeyRecord | None,
     ) -> Quote:
         """The next call's price for this consumer; for nobody in particular, that of somebody's first call."""
-        counters = counters_of(plan, server_id, target, self._clock.now_us())
-        used = [0] * len(counters)
-        if record is not None and counters:
-            used = await anyio.to_thread.run_sync(self._journal.counters, record.part, record.owner_id, counters)
+        used = await self.used_before(plan, server_id=server_id, target=target, record=record)
         return quote_call(plan, known, usage, used)
+
+    async def used_before(self, plan: Plan, *, server_id: int, target: Target, record: KeyRecord | None) -> list[int]:
+        """Where this consumer's counters stand, in the order of the plan's; zero for nobody in particular."""
+        counters = counters_of(plan, server_id, target, self._clock.now_us())
+        if record is None or not counters:
+            return [0] * len(counters)
+        return await anyio.to_thread.run_sync(self._journal.counters, record.part, record.owner_id, counters)

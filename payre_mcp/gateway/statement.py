@@ -14,6 +14,11 @@ from payre_mcp.pricing.describe import charge_line
 from payre_mcp.receipts import KeyRing, Receipt
 
 
+def origin_of(server: str) -> str:
+    """How the details of a server's charges begin, up to the kind of the target."""
+    return json.dumps({"server": server, "kind": ""}, separators=(",", ":")).removesuffix('"}')
+
+
 class Statements:
     """Signs receipts for one ledger."""
 
@@ -39,6 +44,7 @@ class Statements:
                 name=row.tool,
                 amount_micros=row.amount_micros,
                 fee_micros=row.fee_micros,
+                credit_micros=row.credit_spent_micros or None,
                 **detail,
             )
         )

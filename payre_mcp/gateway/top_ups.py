@@ -1,5 +1,8 @@
 """Top-ups of a ledger in this process: asking for one, its link, and paying it with test money."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import anyio.to_thread
 
 from payre_mcp.clock import US_PER_S, Clock
@@ -42,6 +45,11 @@ class TopUps:
         if request is None or request.consumer_id != consumer_id:
             raise NotFound("no such top-up of this account")
         return self._view(request, paid=await self._is_paid(request))
+
+    async def list(self, consumer_id: int, *, before: int, limit: int) -> Sequence[TopUpView]:
+        """A consumer's own top-ups, newest first, from before this one; 0 is the newest."""
+        wanted = partial(self._directory.top_ups, consumer_id, before=before, limit=limit)
+        return [self._view(each, paid=await self._is_paid(each)) for each in await anyio.to_thread.run_sync(wanted)]
 
     async def find_top_up(self, token: str) -> TopUpView:
         """The top-up of a link; see `TopUpDesk`."""

@@ -1,4 +1,4 @@
-"""Waiting for the writer's thread in an event loop, asyncio or trio, without either of them knowing the other."""
+"""Waiting for a thread in an event loop, asyncio or trio, without either of them knowing the other."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,17 +7,16 @@ import anyio
 from anyio.lowlevel import RunVar, current_token
 
 from payre_mcp.errors import PayreError
+from payre_mcp.ledger.lanes import LedgerWriter
 from payre_mcp.ledger.model import Command, Done, Extend, Extended, OpenHold
-from payre_mcp.ledger.state import Answer
-from payre_mcp.ledger.writer import Ticket, Writer
+from payre_mcp.ledger.writer import Ticket
 
 
 class AsyncWriter:
     """The writer for coroutines: one mailbox per event loop, so that a batch wakes each loop once."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-        self._mailbox: RunVar[_LoopMailbox] = RunVar("payre_mailbox")
+    def __init__(self, writer: LedgerWriter) -> None:
+        self._writer, self._waiting = writer, Waiting()
 
     async def ask(self, command: Command) -> Done:
         """Submit a command and wait until it is done.
@@ -38,26 +37,59 @@ class AsyncWriter:
         return answer.hold
 
     async def _answer(self, command: Command) -> Done | Extended:
-        waiter = self.submit(command)
-        try:
-            await waiter.answered.wait()
-        except BaseException:
-            waiter.leave()
-            raise
-        assert waiter.answer is not None
-        if isinstance(waiter.answer, PayreError):
-            raise waiter.answer
-        return waiter.answer
+        answer = await self.submit(command).wait()
+        if isinstance(answer, PayreError):
+            raise answer
+        return answer
 
-    def submit(self, command: Command) -> "_Waiter":
+    def submit(self, command: Command) -> "Waiter":
         """Submit a command without waiting for it."""
+        waiter = self._waiting.waiter(self._writer.give_back)
+        self._writer.submit(command, waiter)
+        return waiter
+
+
+class Waiting:
+    """Makes waiters: those of one event loop share a mailbox."""
+
+    def __init__(self) -> None:
+        self._mailbox: RunVar[_LoopMailbox] = RunVar("payre_mailbox")
+
+    def waiter(self, on_left: Callable[[Any], None]) -> "Waiter":
+        """A claim of the running task; `on_left` gets an answer that came after it had gone."""
         mailbox = self._mailbox.get(None)
         if mailbox is None:
             mailbox = _LoopMailbox()
             self._mailbox.set(mailbox)
-        waiter = _Waiter(mailbox, self._writer)
-        self._writer.submit(command, waiter)
-        return waiter
+        return Waiter(mailbox, on_left)
+
+
+class Waiter(Ticket):
+    """A task that waits for a thread's answer."""
+
+    __slots__ = ("_on_left", "answer", "answered")
+
+    def __init__(self, mailbox: "_LoopMailbox", on_left: Callable[[Any], None]) -> None:
+        super().__init__(mailbox)
+        self._on_left = on_left
+        self.answered = anyio.Event()
+        self.answer: Any = None
+
+    async def wait(self) -> Any:
+        """The answer. Whoever is cancelled here has left."""
+        try:
+            await self.answered.wait()
+        except BaseException:
+            self.leave()
+            raise
+        assert self.answer is not None
+        return self.answer
+
+    def leave(self) -> None:
+        """The caller goes; whichever comes second, its going or the answer, hands the answer back."""
+        self.abandoned = True
+        if self.answer is not None:
+            self._on_left(self.answer)
 
 
 class _LoopMailbox:
@@ -65,28 +97,12 @@ class _LoopMailbox:
         loop: Any = current_token().native_token
         self._call_soon: Callable[..., object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
 
-    def deliver(self, answered: Sequence[tuple[Ticket, Answer]]) -> None:
+    def deliver(self, answered: Sequence[tuple[Ticket, Any]]) -> None:
         """One thread-safe call for a whole batch; raises where the loop has closed."""
         self._call_soon(_wake, answered)
 
 
-class _Waiter(Ticket):
-    __slots__ = ("_writer", "answer", "answered")
-
-    def __init__(self, mailbox: _LoopMailbox, writer: Writer) -> None:
-        super().__init__(mailbox)
-        self._writer = writer
-        self.answered = anyio.Event()
-        self.answer: Answer | None = None
-
-    def leave(self) -> None:
-        """The caller goes; whichever comes second, its going or the answer, gives a hold back."""
-        self.abandoned = True
-        if self.answer is not None:
-            self._writer.give_back(self.answer)
-
-
-def _wake(answered: Sequence[tuple[_Waiter, Answer]]) -> None:
+def _wake(answered: Sequence[tuple[Waiter, Any]]) -> None:
     for waiter, answer in answered:
         waiter.answer = answer
         waiter.answered.set()

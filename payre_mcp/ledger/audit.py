@@ -5,12 +5,12 @@ Run it at any time on a live ledger; it reads one snapshot and changes nothing.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple, Protocol
 
 from payre_mcp.clock import US_PER_S
 from payre_mcp.ledger.metering import MOST_COUNTED, adds_up, captured_by, origin, reserved_by
-from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Account, Kind, OpenHold, Transfer, born
+from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Account, Credit, Kind, OpenHold, Transfer, born
 
 OVERDUE_US = 60 * US_PER_S
 """A hold may outlive its time by one sweep; after this it counts as stuck."""
@@ -44,6 +44,10 @@ class AuditSource(Protocol):
         """(part, consumer, name, start of the window, captured, reserved) of every counter."""
         ...
 
+    def credits(self) -> Iterable[tuple[int, Credit]]:
+        """(part, free credit) of every consumer at every server that granted some."""
+        ...
+
     def unbalanced_postings(self) -> list[tuple[int, int]]:
         """Transfers whose double-entry lines do not sum to zero."""
         ...
@@ -65,7 +69,16 @@ class AuditReport:
     earned_micros: int = 0
     fees_micros: int = 0
     open_holds: int = 0
+    granted_micros: int = 0
+    credit_micros: int = 0
+    """Free credit that is not spent."""
+    credit_spent_micros: int = 0
     violations: list[str] = field(default_factory=list[str])
+
+    def add(self, other: "AuditReport") -> None:
+        """Take in what was found in another part of the ledger."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     @property
     def ok(self) -> bool:
@@ -94,10 +107,15 @@ class _Facts(NamedTuple):
     held_micros: int
     origin: str
     """What a metered hold was priced by."""
+    server_id: int
+    credit_micros: int
 
 
 Place = tuple[int, int]
 """(part, id)."""
+
+CreditPlace = tuple[int, int, int]
+"""(part, consumer, server)."""
 
 
 class _Auditor:
@@ -115,12 +133,17 @@ class _Auditor:
         self.refunds: dict[Place, list[Transfer]] = {}
         self.statements: defaultdict[Place, int] = defaultdict(int)
         self.paid_keys: set[tuple[int, int, int, str]] = set()
+        self.granted: dict[CreditPlace, int] = {}
+        self.credits: defaultdict[CreditPlace, int] = defaultdict(int)
+        self.credit_held: defaultdict[CreditPlace, int] = defaultdict(int)
         self.captured: defaultdict[tuple[int, int, str, int], int] = defaultdict(int)
 
     def read(self, row: Transfer) -> None:
         self.report.transfers += 1
         if not 0 <= row.fee_micros <= row.amount_micros:
             self.broken(f"transfer {row.id} has an amount or a fee below zero, or a fee above its amount")
+        if row.credit_micros:
+            self.with_credit(row)
         match row.kind:
             case Kind.CHARGE | Kind.CAPTURE:
                 self.charge(row)
@@ -128,6 +151,8 @@ class _Auditor:
                 self.refund(row)
             case Kind.TOP_UP:
                 self.top_up(row)
+            case Kind.GRANT:
+                self.grant(row)
             case Kind.HOLD:
                 self.hold(row)
             case Kind.VOID | Kind.EXPIRE:
@@ -143,11 +168,12 @@ class _Auditor:
         self.report.charges += 1
         # In a whole chain every charge but the last is named once as the one before: all of them cancel out but that.
         self.statements[row.part, row.consumer_id] ^= row.id ^ row.prev_id
-        self.balances[row.part, row.consumer_id] -= row.amount_micros
-        self.earned[row.part, row.developer_id] += row.amount_micros - row.fee_micros
+        paid = row.amount_micros - self.spend(row, row.credit_spent_micros)
+        self.balances[row.part, row.consumer_id] -= paid
+        self.earned[row.part, row.developer_id] += paid - row.fee_micros
         self.fees[row.part, row.developer_id] += row.fee_micros
-        if row.fee_micros != row.amount_micros * row.fee_bps // 10_000:
-            self.broken(f"charge {row.id} has fee {row.fee_micros} of {row.amount_micros} at {row.fee_bps} bps")
+        if row.fee_micros != paid * row.fee_bps // 10_000:
+            self.broken(f"charge {row.id} has fee {row.fee_micros} of {paid} at {row.fee_bps} bps")
         if not row.detail:
             self.broken(f"charge {row.id} has no receipt")
         if row.terms:
@@ -159,7 +185,7 @@ class _Auditor:
 
     def metered(self, row: Transfer) -> None:
         try:
-            for move in captured_by(row.terms):
+            for move in captured_by(row.terms, row.amount_micros):
                 self.captured[row.part, row.consumer_id, move.name, move.window_start] += move.captured
             if not adds_up(row.amount_micros, row.terms):
                 self.broken(f"charge {row.id} is not what its lines add up to")
@@ -167,8 +193,9 @@ class _Auditor:
             self.broken(f"charge {row.id} has terms that cannot be read")
 
     def refund(self, row: Transfer) -> None:
-        self.balances[row.part, row.consumer_id] += row.amount_micros
-        self.earned[row.part, row.developer_id] -= row.amount_micros - row.fee_micros
+        paid = row.amount_micros + self.spend(row, -row.credit_micros)
+        self.balances[row.part, row.consumer_id] += paid
+        self.earned[row.part, row.developer_id] -= paid - row.fee_micros
         self.fees[row.part, row.developer_id] -= row.fee_micros
         self.refunds.setdefault((row.part, row.ref_id), []).append(row)
 
@@ -178,9 +205,29 @@ class _Auditor:
         if row.amount_micros <= 0:
             self.broken(f"top-up {row.id} is not above zero")
 
+    def with_credit(self, row: Transfer) -> None:
+        """Credit is of a server, and no more than the row moves: of a capture, than was held."""
+        most = {Kind.CAPTURE.value: row.held_micros, Kind.TOP_UP.value: 0}.get(row.kind, row.amount_micros)
+        if not 0 < row.credit_micros <= most or not row.server_id:
+            self.broken(f"transfer {row.id} has credit below zero, above what it moves, or of no server")
+
+    def grant(self, row: Transfer) -> None:
+        place = (row.part, row.consumer_id, row.server_id)
+        if place in self.granted or row.credit_micros != row.amount_micros:
+            self.broken(f"grant {row.id} is not all credit, or its consumer had credit of this server before")
+        self.granted[place] = row.amount_micros
+        self.credits[place] += row.amount_micros
+
+    def spend(self, row: Transfer, micros: int) -> int:
+        """Take this much credit, or give it back where it is below zero."""
+        if micros:
+            self.credits[row.part, row.consumer_id, row.server_id] -= micros
+            self.report.credit_spent_micros += micros
+        return micros
+
     def hold(self, row: Transfer) -> None:
         place = (row.part, row.id)
-        self.held[row.part, row.consumer_id] += row.amount_micros
+        self.set_aside(row, row.amount_micros, row.credit_micros)
         if place in self.open and self.open[place]._replace(expires_at=0) != born(row)._replace(expires_at=0):
             self.broken(f"the open hold {row.id} differs from its row in the journal")
         facts = self.facts(row, row.amount_micros)
@@ -191,7 +238,7 @@ class _Auditor:
 
     def end(self, row: Transfer) -> None:
         place = (row.part, row.ref_id)
-        self.held[row.part, row.consumer_id] -= row.held_micros
+        self.set_aside(row, -row.held_micros, -row.credit_micros)
         facts = self.facts(row, row.held_micros)
         if row.amount_micros > row.held_micros:
             self.broken(f"transfer {row.id} does not fit its hold {row.ref_id}: it takes more than was held")
@@ -205,11 +252,17 @@ class _Auditor:
         elif hold is None:
             self.ends[place] = facts
 
+    def set_aside(self, row: Transfer, micros: int, credit: int) -> None:
+        self.held[row.part, row.consumer_id] += micros - credit
+        if credit:
+            self.credit_held[row.part, row.consumer_id, row.server_id] += credit
+
     def facts(self, row: Transfer, held_micros: int) -> _Facts:
         try:
-            return _Facts(row.consumer_id, row.developer_id, held_micros, origin(row.terms))
+            known = origin(row.terms)
         except UNREADABLE:
-            return _Facts(row.consumer_id, row.developer_id, held_micros, "cannot be read")
+            known = "cannot be read"
+        return _Facts(row.consumer_id, row.developer_id, held_micros, known, row.server_id, row.credit_micros)
 
     def pay_key(self, row: Transfer) -> None:
         key = (row.part, row.consumer_id, row.developer_id, row.key)
@@ -224,7 +277,8 @@ class _Auditor:
         for row in source.transfers():
             refunds = self.refunds.pop((row.part, row.id), []) if row.kind in CHARGES else []
             amount, fee = sum(each.amount_micros for each in refunds), sum(each.fee_micros for each in refunds)
-            if amount > row.amount_micros or fee > row.fee_micros:
+            credit, spent = sum(each.credit_micros for each in refunds), row.credit_spent_micros
+            if credit > spent or amount - credit > row.amount_micros - spent or fee > row.fee_micros:
                 self.broken(f"charge {row.id} was refunded by more than its amount or its fee")
         for _, charge_id in self.refunds:
             self.broken(f"charge {charge_id} was refunded and does not exist")
@@ -235,6 +289,7 @@ class _Auditor:
         self.compare_accounts(source)
         self.compare_earnings(source)
         self.compare_counters(source)
+        self.compare_credits(source)
         for part, transfer_id in source.unbalanced_postings():
             self.broken(f"the postings of transfer {transfer_id} in part {part} do not sum to zero")
         if not source.append_only():
@@ -242,6 +297,8 @@ class _Auditor:
         report = self.report
         if report.topped_up_micros != report.balances_micros + report.earned_micros + report.fees_micros:
             self.broken("money is not conserved: top-ups differ from balances, earnings and fees")
+        if report.granted_micros != report.credit_micros + report.credit_spent_micros:
+            self.broken("free credit is not conserved: grants differ from what is left and what was spent")
 
     def compare_holds(self) -> None:
         self.report.open_holds = len(self.open)
@@ -286,7 +343,7 @@ class _Auditor:
         reserved: defaultdict[tuple[int, int, str, int], int] = defaultdict(int)
         for hold in self.open.values():
             try:
-                for move in reserved_by(hold.terms):
+                for move in reserved_by(hold.terms, hold.amount_micros):
                     reserved[hold.part, hold.consumer_id, move.name, move.window_start] += move.reserved
             except UNREADABLE:
                 self.broken(f"hold {hold.id} has terms that cannot be read")
@@ -296,6 +353,19 @@ class _Auditor:
                 self.broken(f"consumer {consumer_id}: the counter {name} differs from the sum of its calls")
         if any(self.captured.values()) or any(reserved.values()):
             self.broken("the journal counts usage that no counter holds")
+
+    def compare_credits(self, source: AuditSource) -> None:
+        for part, credit in source.credits():
+            place = (part, credit.consumer_id, credit.server_id)
+            self.report.granted_micros += credit.granted_micros
+            self.report.credit_micros += credit.balance_micros
+            known = (self.granted.pop(place, 0), self.credits.pop(place, 0), self.credit_held.pop(place, 0))
+            if credit[2:] != known:
+                self.broken(f"consumer {credit.consumer_id}: the credit of server {credit.server_id} differs from its rows")
+            if not 0 <= credit.held_micros <= credit.balance_micros <= credit.granted_micros:
+                self.broken(f"consumer {credit.consumer_id}: the credit of server {credit.server_id} is overdrawn")
+        if self.granted or any(self.credits.values()) or any(self.credit_held.values()):
+            self.broken("the journal moves free credit that does not exist")
 
     def broken(self, sentence: str) -> None:
         if len(self.report.violations) < _SHOWN:

@@ -4,7 +4,7 @@ Commands are judged in order and each on its own: what one command changed, the 
 nothing behind. So a batch ends exactly where its commands one by one would have ended.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from payre_mcp.errors import (
@@ -21,12 +21,12 @@ from payre_mcp.errors import (
     PriceAboveLimit,
     RefundExceedsCharge,
 )
-from payre_mcp.ledger.metering import Move, captured_by, price_capture, price_hold, released_by, reserved_by
+from payre_mcp.ledger.booking import Booking
+from payre_mcp.ledger.credit import returned
+from payre_mcp.ledger.metering import captured_by, fixed_terms, is_fixed, price_capture, price_hold, reserved_by
 from payre_mcp.ledger.model import (
-    CHARGES,
     HOLD_ENDS,
     MAX_BALANCE_MICROS,
-    Account,
     Capture,
     Charge,
     Command,
@@ -36,7 +36,6 @@ from payre_mcp.ledger.model import (
     Extended,
     Hold,
     Kind,
-    OpenHold,
     Refund,
     TopUp,
     Transfer,
@@ -44,11 +43,11 @@ from payre_mcp.ledger.model import (
     born,
     made_of,
 )
+from payre_mcp.ledger.spending import Cap, caps_of, counters_of, over_limit
 from payre_mcp.ledger.state import Answer, Decision, State
 from payre_mcp.money import split_fee
 
 _ZERO = (0, 0)
-_RELEASES = frozenset({Kind.VOID.value, Kind.EXPIRE.value})
 _CHARGE, _CAPTURE, _HOLD = Kind.CHARGE.value, Kind.CAPTURE.value, Kind.HOLD.value
 
 
@@ -60,16 +59,15 @@ def decide(batch: Sequence[Command], state: State, now: int) -> Decision:
     return judge.out
 
 
-class _Judge:
-    def __init__(self, state: State, now: int) -> None:
-        self.state, self.now, self.out = state, now, Decision()
-
+class _Judge(Booking):
     def repeat(self, command: Command) -> Answer | None:
         """The answer of an earlier try of this very command, where its commit went through unseen."""
         if not self.state.written or isinstance(command, Extend):
             return None
         row = self.state.written.get(command.id)
-        return None if row is None else Done(row, self.state.accounts[row.consumer_id])
+        if row is None or (row.kind, row.consumer_id) != (_KINDS.get(type(command), row.kind), command.consumer_id):
+            return None
+        return Done(row, self.state.accounts[row.consumer_id])
 
     def top_up(self, command: TopUp) -> Answer:
         account = self.state.accounts.get(command.consumer_id)
@@ -89,30 +87,36 @@ class _Judge:
             return refusal
         slot = 1
         if command.key:
-            attempt = self.attempt(command)
+            attempt = (command.nonce and self.asked_before(command)) or self.attempt(command)
             if not isinstance(attempt, int):
                 return attempt
             slot = attempt
-        amount, terms = command.amount_micros, ""
+        amount, caps = command.amount_micros, self.caps(command)
+        terms = fixed_terms(counters_of(caps)) if caps else ""
         if command.metered is not None:
             try:
-                amount, terms = price_hold(command.metered, command.consumer_id, self.state.counters)
+                amount, terms = price_hold(command.metered, command.consumer_id, self.state.counters, counters_of(caps))
             except PayreError as refusal:
                 return refusal
         if amount > command.max_micros:
             return PriceAboveLimit(price_micros=amount, limit_micros=command.max_micros)
-        if refusal := self.amount_refusal(command.consumer_id, amount):
+        credit = self.credit(command.consumer_id, command.server_id, command.grant_micros) if command.server_id else 0
+        if refusal := self.amount_refusal(command.consumer_id, amount, caps, credit):
             return refusal
+        if command.grant_micros:
+            self.grant_once(command)
+        credit = min(amount, credit) if credit else 0
         row: Transfer = made_of(Transfer, (
             command.part, command.id, _HOLD, command.consumer_id, command.developer_id, 0, amount, 0, 0, 0,
-            command.key, slot, command.fingerprint, command.api_key_id, command.tool, self.now, command.expires_at, "", 0, terms,
+            command.key, slot, command.fingerprint, command.api_key_id, command.tool, self.now, command.expires_at,
+            command.nonce, 0, terms, command.server_id, credit,
         ))  # fmt: skip
         hold = born(row)
         self.state.holds[command.id] = hold
         self.out.opened.append(hold)
         if terms:
-            self.count(row, reserved_by(terms))
-        return self.write(row, 0, amount)
+            self.count(row, reserved_by(terms, amount))
+        return self.write(row, 0, amount - credit, 0, credit)
 
     def charge(self, command: Charge) -> Answer:
         if refusal := self.key_refusal(command):
@@ -121,11 +125,16 @@ class _Judge:
             attempt = self.attempt(command)
             if not isinstance(attempt, int):
                 return attempt
-        if refusal := self.amount_refusal(command.consumer_id, command.amount_micros):
+        caps = self.caps(command)
+        credit = self.credit(command.consumer_id, command.server_id, command.grant_micros) if command.server_id else 0
+        if refusal := self.amount_refusal(command.consumer_id, command.amount_micros, caps, credit):
             return refusal
+        if command.grant_micros:
+            self.grant_once(command)
         return self.write_charge(
-            command, _CHARGE, command.consumer_id, command.developer_id,
-            command.key, command.fingerprint, command.api_key_id, command.tool, command.amount_micros,
+            command, _CHARGE, command.consumer_id, command.developer_id, command.key, command.fingerprint,
+            command.api_key_id, command.tool, command.amount_micros, fixed_terms(counters_of(caps)) if caps else "",
+            server_id=command.server_id, credit=credit,
         )  # fmt: skip
 
     def capture(self, command: Capture) -> Answer:
@@ -141,6 +150,7 @@ class _Judge:
         return self.write_charge(
             command, _CAPTURE, hold.consumer_id, hold.developer_id,
             hold.key, hold.fingerprint, hold.api_key_id, hold.tool, *priced, hold.id, hold.amount_micros,
+            hold.server_id, hold.credit_micros,
         )  # fmt: skip
 
     def late_capture(self, command: Capture) -> Answer:
@@ -159,26 +169,26 @@ class _Judge:
             return priced
         if end.key and not isinstance(self.attempt(end), int):
             return HoldNotOpen("this hold expired and its idempotency key was used again since; nothing was charged")
-        account = self.state.accounts[command.consumer_id]
-        if account.available_micros < priced[0]:
+        credit = self.credit(end.consumer_id, end.server_id)
+        if self.state.accounts[command.consumer_id].available_micros + credit < priced[0]:
             return HoldNotOpen("this hold expired and its money was spent meanwhile; nothing was charged")
         done = self.write_charge(
             command, _CHARGE, end.consumer_id, end.developer_id,
-            end.key, end.fingerprint, end.api_key_id, end.tool, *priced, end.ref_id,
+            end.key, end.fingerprint, end.api_key_id, end.tool, *priced, end.ref_id, 0, end.server_id, credit,
         )  # fmt: skip
         self.state.late_charges[command.hold_id] = done.transfer
         return done
 
     def priced(self, command: Capture, held: int, terms: str) -> tuple[int, str] | PayreError:
         """What a capture charges and the terms of its row, or why it cannot be."""
-        if command.spent is not None or terms:
+        if command.spent is not None or not is_fixed(terms):
             try:
                 return price_capture(command.spent, held, terms)
             except PayreError as refusal:
                 return refusal
         if not 0 <= command.amount_micros <= held:
             return CaptureExceedsHold("a capture is at most what was held; nothing was charged")
-        return command.amount_micros, ""
+        return command.amount_micros, terms
 
     def void(self, command: Void) -> Answer:
         return self.release(command, Kind.VOID)
@@ -202,9 +212,9 @@ class _Judge:
         row = self.row(
             command, kind, hold.consumer_id, hold.developer_id, hold.amount_micros, ref_id=hold.id, held=hold.amount_micros,
             key=hold.key, slot=-hold.slot, fingerprint=hold.fingerprint, api_key_id=hold.api_key_id, tool=hold.tool,
-            terms=hold.terms,
+            terms=hold.terms, server_id=hold.server_id, credit=hold.credit_micros,
         )  # fmt: skip
-        return self.write(row, 0, -hold.amount_micros)
+        return self.write(row, 0, hold.credit_micros - hold.amount_micros, 0, -hold.credit_micros)
 
     def extend(self, command: Extend) -> Answer:
         hold = self.state.holds.get(command.hold_id)
@@ -229,21 +239,34 @@ class _Judge:
             if (first.kind, first.ref_id, first.amount_micros) != (Kind.REFUND, charge.id, command.amount_micros):
                 return IdempotencyConflict("this key was used before for something else; nothing was refunded")
             return self.replay(first)
-        amount_before, fee_before = self.state.refunded.get(charge.id, (0, 0))
+        amount_before, _ = self.state.refunded.get(charge.id, _ZERO)
         total = amount_before + command.amount_micros
         if command.amount_micros <= 0 or total > charge.amount_micros:
             return RefundExceedsCharge("refunds of a charge are above zero and sum to at most the charge; nothing was refunded")
-        if self.state.accounts[charge.consumer_id].balance_micros + command.amount_micros > MAX_BALANCE_MICROS:
+        (credit, fee), (credit_before, fee_before) = returned(charge, total), returned(charge, amount_before)
+        credit, fee = credit - credit_before, fee - fee_before
+        paid = command.amount_micros - credit
+        if self.state.accounts[charge.consumer_id].balance_micros + paid > MAX_BALANCE_MICROS:
             return InvalidRequest("the refund would lift the balance above $1,000,000; nothing was refunded")
-        # The fee comes back in proportion to all that is refunded so far, so a whole refund returns the whole fee.
-        fee = charge.fee_micros * total // charge.amount_micros - fee_before
         self.state.refunded[charge.id] = (total, fee_before + fee)
         row = self.row(
             command, Kind.REFUND, charge.consumer_id, charge.developer_id, command.amount_micros, ref_id=charge.id,
             fee=fee, fee_bps=charge.fee_bps, key=command.key, api_key_id=charge.api_key_id, tool=charge.tool,
+            server_id=charge.server_id, credit=credit,
         )  # fmt: skip
         self.earn(row, -1)
-        return self.write(row, command.amount_micros, 0)
+        return self.write(row, paid, 0, credit)
+
+    def asked_before(self, command: Hold) -> Answer | None:
+        """The hold that this very request of a remote seller made before."""
+        history = self.state.by_key.get((command.consumer_id, command.developer_id, command.key), ())
+        made = next((row for row in history if row.detail == command.nonce and row.kind == _HOLD), None)
+        slots = {row.slot for row in history}
+        if made is None or 0 in slots or made.fingerprint != command.fingerprint:
+            return None
+        if -made.slot in slots:
+            return HoldNotOpen("the hold of this request has ended; nothing was charged")
+        return Done(made, self.state.accounts[command.consumer_id])
 
     def attempt(self, command: Hold | Charge | Transfer) -> int | Answer:
         """The slot of the next hold under this key, or the answer of the act that the key already names."""
@@ -273,10 +296,25 @@ class _Judge:
             return InvalidApiKey("this Payre key is revoked or expired; nothing ran and nothing was charged")
         return None
 
-    def amount_refusal(self, consumer_id: int, amount: int) -> PayreError | None:
-        available = self.state.accounts[consumer_id].available_micros
+    def caps(self, command: Hold | Charge) -> Sequence[Cap]:
+        key = self.state.api_keys[command.api_key_id]
+        return caps_of(key, command.tool, self.now) if key.limits else ()
+
+    def credit(self, consumer_id: int, server_id: int, grant_micros: int = 0) -> int:
+        """The free credit that is there for a call, with what its first call brings."""
+        known = self.state.credits.get((consumer_id, server_id))
+        return grant_micros if known is None else known.available_micros
+
+    def grant_once(self, command: Hold | Charge) -> None:
+        if command.server_id and (command.consumer_id, command.server_id) not in self.state.credits:
+            self.grant(command)
+
+    def amount_refusal(self, consumer_id: int, amount: int, caps: Sequence[Cap], credit: int) -> PayreError | None:
+        available = self.state.accounts[consumer_id].available_micros + credit
         if amount < 0:
             return InvalidRequest("an amount is zero or more; nothing was charged")
+        if caps and (refusal := over_limit(caps, amount, consumer_id, self.state.counters, self.now)):
+            return refusal
         if amount > available:
             return InsufficientBalance(price_micros=amount, balance_micros=available, shortfall_micros=amount - available)
         return None
@@ -294,82 +332,38 @@ class _Judge:
     def write_charge(
         self, command: Capture | Charge, kind: int, consumer_id: int, developer_id: int, key: str, fingerprint: str,
         api_key_id: int, tool: str, amount: int, terms: str = "", ref_id: int = 0, held: int = 0,
+        server_id: int = 0, credit: int = 0,
     ) -> Done:  # fmt: skip
+        """`credit` is what the hold has of it, or what is there; of what is charged it goes first."""
         fee_bps = command.fee_bps
-        fee, net = split_fee(amount, fee_bps)
+        is_capture = kind == _CAPTURE
+        spent = min(amount, credit) if credit else 0
+        paid, kept = amount - spent, credit if is_capture else spent
+        fee, net = split_fee(paid, fee_bps)
         part, charge_id = command.part, command.id
         row: Transfer = made_of(Transfer, (
             part, charge_id, kind, consumer_id, developer_id, ref_id, amount, fee, fee_bps, held,
             key, 0, fingerprint, api_key_id, tool, self.now, 0, command.detail, self.state.accounts[consumer_id].last_charge_id,
-            terms,
+            terms, server_id, kept,
         ))  # fmt: skip
         if terms:
-            self.count(row, captured_by(terms))
+            self.count(row, captured_by(terms, amount))
         earnings, owner = self.out.earnings, (part, developer_id)
         earned, fees = earnings.get(owner, _ZERO)
         earnings[owner] = (earned + net, fees + fee)
-        done = self.write(row, -amount, -held)
+        released = credit if is_capture else 0
+        done = self.write(row, -paid, released - held, -spent, -released)
         self.state.charges[charge_id] = row
-        if kind == _CAPTURE:
+        if is_capture:
             self.state.ends[ref_id] = row
         if key and isinstance(command, Capture) and command.result:
             self.out.results.append((part, charge_id, command.result, command.result_expires_at))
             self.state.results[charge_id] = (command.result, command.result_expires_at)
         return done
 
-    def row(
-        self, command: Any, kind: Kind, consumer_id: int, developer_id: int, amount: int, *,
-        ref_id: int = 0, fee: int = 0, fee_bps: int = 0, held: int = 0, key: str = "", slot: int = 0,
-        fingerprint: str = "", api_key_id: int = 0, tool: str = "", terms: str = "",
-    ) -> Transfer:  # fmt: skip
-        return Transfer(
-            command.part, command.id, kind.value, consumer_id, developer_id, ref_id, amount, fee, fee_bps, held,
-            key, slot, fingerprint, api_key_id, tool, self.now, 0, "", 0, terms,
-        )  # fmt: skip
 
-    def write(self, row: Transfer, balance: int, held: int) -> Done:
-        """Take the row into the decision and move the consumer's account by these deltas."""
-        part, _, kind, consumer_id, developer_id = row[:5]
-        state, out = self.state, self.out
-        _, old_balance, old_held, last = state.accounts[consumer_id]
-        new_balance, new_held = old_balance + balance, old_held + held
-        assert 0 <= new_held <= new_balance
-        if kind in CHARGES:
-            last = row.id
-        account: Account = made_of(Account, (consumer_id, new_balance, new_held, last))
-        state.accounts[consumer_id] = account
-        owner = (part, consumer_id)
-        before = out.balances.get(owner, _ZERO)
-        out.balances[owner] = (before[0] + balance, before[1] + held, last)
-        out.transfers.append(row)
-        key = row.key
-        if key:
-            state.by_key.setdefault((consumer_id, developer_id, key), []).append(row)
-        if kind in _RELEASES:
-            state.ends[row.ref_id] = row
-        return Done(row, account)
-
-    def close(self, hold: OpenHold) -> None:
-        del self.state.holds[hold.id]
-        self.out.closed.append((hold.part, hold.id))
-        if hold.terms:
-            self.count(hold, released_by(hold.terms))
-
-    def count(self, owner: OpenHold | Transfer, moves: Iterable[Move]) -> None:
-        """Move the counters of the owner's consumer."""
-        part, consumer_id = owner.part, owner.consumer_id
-        for name, start, captured, reserved in moves:
-            known = self.state.counters.get((consumer_id, name, start), _ZERO)
-            self.state.counters[consumer_id, name, start] = (known[0] + captured, known[1] + reserved)
-            delta = self.out.counters.get((part, consumer_id, name, start), _ZERO)
-            self.out.counters[part, consumer_id, name, start] = (delta[0] + captured, delta[1] + reserved)
-
-    def earn(self, row: Transfer, sign: int) -> None:
-        owner = (row.part, row.developer_id)
-        earned, fees = self.out.earnings.get(owner, (0, 0))
-        net = row.amount_micros - row.fee_micros
-        self.out.earnings[owner] = (earned + sign * net, fees + sign * row.fee_micros)
-
+_KINDS: dict[type, Kind] = {TopUp: Kind.TOP_UP, Hold: Kind.HOLD, Void: Kind.VOID, Expire: Kind.EXPIRE, Refund: Kind.REFUND}
+"""What each command writes; a charge or a capture writes either, where it comes late."""
 
 _JUDGES: dict[type, Callable[[_Judge, Any], Answer]] = {
     TopUp: _Judge.top_up,

@@ -38,6 +38,8 @@ class Kind(IntEnum):
     """All or part of a charge given back, fee and net in proportion."""
     TOP_UP = 7
     """Outside money into a balance."""
+    GRANT = 8
+    """Free credit of one server, with the first call there; its id is that of the call, below zero."""
 
 
 HOLD_ENDS = frozenset({Kind.CAPTURE, Kind.VOID, Kind.EXPIRE})
@@ -74,11 +76,20 @@ class Transfer(NamedTuple):
     expires_at: int
     """When a hold ends by itself, unless it is extended; 0 on all other rows."""
     detail: str
-    """JSON of the receipt's claims that no column holds; only on charges."""
+    """JSON of the receipt's claims that no column holds, on charges; the nonce of its request, on a remote seller's holds."""
     prev_id: int = 0
     """On a charge, the consumer's charge before it: their statement is a chain, and needs no index that grows at random."""
     terms: str = ""
     """JSON of how a metered hold or charge was priced, see `payre_mcp.ledger.metering`; empty for a fixed price."""
+    server_id: int = 0
+    """Whose free credit it may take or move; 0 for nobody's."""
+    credit_micros: int = 0
+    """How much of the amount is free credit; on the end of a hold, how much of what was held."""
+
+    @property
+    def credit_spent_micros(self) -> int:
+        """The credit that a charge took: what was held of it goes first."""
+        return min(self.amount_micros, self.credit_micros)
 
 
 class Account(NamedTuple):
@@ -89,6 +100,37 @@ class Account(NamedTuple):
     held_micros: int
     last_charge_id: int = 0
     """Where the consumer's statement begins."""
+
+    @property
+    def available_micros(self) -> int:
+        """What may still be held or charged."""
+        return self.balance_micros - self.held_micros
+
+
+class Takings(NamedTuple):
+    """What was charged and refunded for one target of a server, without free credit, which nobody earns.
+
+    What was refunded is not taken out of `gross_micros`.
+    """
+
+    kind: str
+    """The first letter of the target's kind."""
+    tool: str
+    charges: int
+    gross_micros: int
+    fee_micros: int
+    refunded_micros: int
+    fee_refunded_micros: int
+
+
+class Credit(NamedTuple):
+    """A consumer's free credit at one server: `held_micros` of `balance_micros` are set aside for calls that run."""
+
+    consumer_id: int
+    server_id: int
+    granted_micros: int
+    balance_micros: int
+    held_micros: int
 
     @property
     def available_micros(self) -> int:
@@ -111,13 +153,15 @@ class OpenHold(NamedTuple):
     tool: str
     expires_at: int
     terms: str = ""
+    server_id: int = 0
+    credit_micros: int = 0
 
 
 def born(row: Transfer) -> OpenHold:
     """The open hold that a hold's journal row makes."""
     return OpenHold(
         row.part, row.id, row.consumer_id, row.developer_id, row.amount_micros, row.key, row.slot,
-        row.fingerprint, row.api_key_id, row.tool, row.expires_at, row.terms,
+        row.fingerprint, row.api_key_id, row.tool, row.expires_at, row.terms, row.server_id, row.credit_micros,
     )  # fmt: skip
 
 
@@ -127,6 +171,10 @@ class KeyState(NamedTuple):
     id: int
     revoked_at: int
     expires_at: int
+    limits: str = ""
+    """`payre_mcp.directory.SpendingLimits` as text; empty for none."""
+    root_id: int = 0
+    """The first key of its line, for which its spending is counted."""
 
 
 class Metered(NamedTuple):
@@ -175,6 +223,12 @@ class Hold(NamedTuple):
     metered: Metered | None = None
     max_micros: int = MAX_MICROS
     """The caller's own limit: a hold above it is refused, never lowered."""
+    nonce: str = ""
+    """Names this very request of a remote seller: asked again, it finds the hold that it made instead of a call in progress."""
+    server_id: int = 0
+    """Whose free credit it may take; 0 for none."""
+    grant_micros: int = 0
+    """The free credit that the consumer's first call at this server brings."""
 
 
 class Capture(NamedTuple):
@@ -242,6 +296,10 @@ class Charge(NamedTuple):
     detail: str
     key: str = ""
     fingerprint: str = ""
+    server_id: int = 0
+    """Whose free credit it may take; 0 for none."""
+    grant_micros: int = 0
+    """The free credit that the consumer's first call at this server brings."""
 
 
 class Refund(NamedTuple):

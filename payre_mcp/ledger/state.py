@@ -1,7 +1,8 @@
 """What a batch needs to be judged, what is known of it, and what is decided: the kernel's input and output."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from payre_mcp.errors import PayreError
@@ -10,6 +11,7 @@ from payre_mcp.ledger.model import (
     Capture,
     Charge,
     Command,
+    Credit,
     Done,
     Expire,
     Extend,
@@ -30,6 +32,10 @@ CounterKey = tuple[int, str, int]
 """(consumer, name, start of the window)."""
 
 
+CreditKey = tuple[int, int]
+"""(consumer, server)."""
+
+
 class Needs(NamedTuple):
     """What a batch must have loaded before it can be judged; every list may hold an id that does not exist."""
 
@@ -44,13 +50,17 @@ class Needs(NamedTuple):
     """Ids that this batch may have written in an earlier try whose outcome is unknown."""
     counters: list[CounterKey]
     """Counters that prices of this batch depend on."""
+    parts: Mapping[int, int] = MappingProxyType({})
+    """The home of every consumer, hold, charge and row that is named here, by id."""
 
 
 def needs(batch: Sequence[Command], *, repeated: bool = False) -> Needs:
     """What `decide` will look up for this batch. `repeated`: an earlier try may have been committed after all."""
-    out = Needs([], [], [], [], [], [], [])
+    parts: dict[int, int] = {}
+    out = Needs([], [], [], [], [], [], [], parts)
     for command in batch:
         out.accounts.append(command.consumer_id)
+        parts[command.consumer_id] = command.part
         match command:
             case Hold() | Charge():
                 out.api_keys.append(command.api_key_id)
@@ -60,13 +70,16 @@ def needs(batch: Sequence[Command], *, repeated: bool = False) -> Needs:
                     out.counters.extend((command.consumer_id, name, start) for name, start in command.metered.counters)
             case Capture() | Void() | Expire() | Extend():
                 out.holds.append(command.hold_id)
+                parts[command.hold_id] = command.part
             case TopUp():
                 out.keys.append((command.consumer_id, 0, command.key))
             case _:
                 out.charges.append(command.charge_id)
+                parts[command.charge_id] = command.part
                 out.keys.append((command.consumer_id, command.developer_id, command.key))
         if repeated and not isinstance(command, Extend):
             out.written.append(command.id)
+            parts[command.id] = command.part
     return out
 
 
@@ -78,6 +91,8 @@ _DICT, _LIST = cast(Any, dict), cast(Any, list)
 class State:
     """All that a batch may need, loaded under lock; `decide` keeps it current while it judges."""
 
+    now: int = 0
+    """The database's own time, where it has one that several processes share."""
     accounts: dict[int, Account] = field(default_factory=_DICT)
     api_keys: dict[int, KeyState] = field(default_factory=_DICT)
     holds: dict[int, OpenHold] = field(default_factory=_DICT)
@@ -95,6 +110,8 @@ class State:
     """Stored results, each with the end of its time, by capture id."""
     counters: dict[CounterKey, tuple[int, int]] = field(default_factory=_DICT)
     """(captured, reserved by open holds) of each counter that has a row."""
+    credits: dict[CreditKey, Credit] = field(default_factory=_DICT)
+    """The free credit that this batch may spend, where it was granted before."""
 
 
 @dataclass(slots=True)
@@ -115,6 +132,10 @@ class Decision:
     """(part, capture id, body, expires_at)."""
     counters: dict[tuple[int, int, str, int], tuple[int, int]] = field(default_factory=_DICT)
     """(captured, reserved) deltas by (part, consumer, name, start of the window)."""
+    granted: list[tuple[int, int, int, int]] = field(default_factory=_LIST)
+    """(part, consumer, server, micros) of credits that are new."""
+    credits: dict[tuple[int, int, int], tuple[int, int]] = field(default_factory=_DICT)
+    """(balance, held) deltas of credits, new ones too, by (part, consumer, server)."""
     answers: list[Answer] = field(default_factory=_LIST)
 
     @property

@@ -1,14 +1,33 @@
 """The ports to a database: `Store` writes, one transaction per batch; `Journal` reads beside it."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from payre_mcp.ledger.model import Account, OpenHold, Transfer
-from payre_mcp.ledger.state import Decision, Needs, State
+from payre_mcp.ledger.model import Account, Credit, OpenHold, Takings, Transfer
+from payre_mcp.ledger.state import CounterKey, CreditKey, Decision, Needs, State
 
 
 class StoreBusy(Exception):
     """Another process has the database; the same batch may be tried again. Nothing was written."""
+
+    tries: ClassVar[int] = 2
+    """How often a batch is tried in all."""
+    pause_s: ClassVar[float] = 0.0
+    """How long to wait before the second try; each later pause is twice as long, up to a second."""
+
+
+class StoreContended(StoreBusy):
+    """Two transactions wanted the same rows and this one gave way. Nothing was written."""
+
+    tries = 10
+    pause_s = 0.002
+
+
+class StoreLost(StoreBusy):
+    """The connection broke. Whether the batch was committed is not known; tried again, it finds its own rows."""
+
+    tries = 14
+    pause_s = 0.02
 
 
 class StoreUnavailable(Exception):
@@ -27,6 +46,14 @@ class Store(Protocol):
 
     def load(self, needs: Needs) -> State:
         """Read all that a batch needs, in a number of statements that does not grow with the batch."""
+        ...
+
+    def load_counters(self, counters: Sequence[CounterKey]) -> dict[CounterKey, tuple[int, int]]:
+        """(captured, reserved) of these counters, where they have a row: those that only loaded keys could name."""
+        ...
+
+    def load_credits(self, wanted: Sequence[CreditKey]) -> dict[CreditKey, Credit]:
+        """Free credit of these consumers at these servers, where it was granted."""
         ...
 
     def apply(self, decision: Decision) -> None:
@@ -65,6 +92,10 @@ class Journal(Protocol):
         """One row."""
         ...
 
+    def find(self, transfer_id: int) -> Transfer | None:
+        """One row, wherever it is at home."""
+        ...
+
     def paid(self, part: int, consumer_id: int, developer_id: int, key: str) -> Transfer | None:
         """What an idempotency key moved for good, if it did."""
         ...
@@ -75,6 +106,21 @@ class Journal(Protocol):
 
     def charges(self, part: int, consumer_id: int, *, before: int, limit: int) -> list[Transfer]:
         """A consumer's charges, newest first, from before this one; 0 is the newest."""
+        ...
+
+    def refunded(self, part: int, charge_ids: Sequence[int]) -> dict[int, int]:
+        """How much of these charges was refunded, in micros, where something was."""
+        ...
+
+    def sales(self, developer_id: int, *, origin: str, tool: str, since: int, before: int, limit: int) -> list[Transfer]:
+        """A developer's charges with `since <= id < before`, newest first.
+
+        `origin` is how the details of a server's charges begin, and `tool` the name of what was charged; empty for any.
+        """
+        ...
+
+    def takings(self, developer_id: int, *, origin: str, since: int) -> list[Takings]:
+        """What a developer took with the server whose charges' details begin with `origin`, from the id `since` on."""
         ...
 
     def close(self) -> None:

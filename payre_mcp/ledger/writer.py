@@ -10,15 +10,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Protocol
 
 from payre_mcp.clock import US_PER_S, Clock
 from payre_mcp.errors import PayreError, PayreUnavailable
 from payre_mcp.ids import IdFactory
+from payre_mcp.ledger.credit import credit_needs
 from payre_mcp.ledger.kernel import decide
 from payre_mcp.ledger.model import Capture, Command, Done, Expire, Extend, Extended, Hold, Kind, OpenHold, Void
+from payre_mcp.ledger.spending import spending_needs
 from payre_mcp.ledger.state import Answer, needs
-from payre_mcp.ledger.store import Store, StoreBusy, StoreUnavailable
+from payre_mcp.ledger.store import Store, StoreBusy, StoreLost, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +30,7 @@ QUEUE_LIMIT = 8192
 HOLD_LIFE_US = 900 * US_PER_S
 """How long a hold lives when nobody ends or extends it."""
 SWEEP_EVERY_S = 5.0
-_TRIES = 2
+_LONGEST_PAUSE_S = 1.0
 _UNKNOWN = (
     "the payment ledger stopped at work; whether this was booked is not known. A retry with the same idempotency key is safe"
 )
@@ -62,17 +65,24 @@ class Writer:
     """
 
     def __init__(
-        self, store: Store, clock: Clock, ids: IdFactory, *, queue_limit: int = QUEUE_LIMIT, sweep_every_s: float = SWEEP_EVERY_S
+        self,
+        store: Store,
+        clock: Clock,
+        ids: IdFactory,
+        *,
+        queue_limit: int = QUEUE_LIMIT,
+        sweep_every_s: float = SWEEP_EVERY_S,
+        one_part: bool = False,
     ) -> None:
         self._store, self._clock, self._ids = store, clock, ids
         self._queue: deque[tuple[Command, Ticket]] = deque()
-        self._queue_limit, self._sweep_every_s = queue_limit, sweep_every_s
+        self._queue_limit, self._sweep_every_s, self._one_part = queue_limit, sweep_every_s, one_part
         self._wake = threading.Condition()
         self._closing = False
         self._failure: BaseException | None = None
         self._running: dict[int, OpenHold] = {}
         self._sweeps: list[_Sweep] = []
-        self._unsettled: list[Capture] = []
+        self._unsettled: list[Capture | Void] = []
         self._nobody = Ticket(_Nobody())
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="payre-ledger-writer", daemon=True)
@@ -171,8 +181,8 @@ class Writer:
                 batch = self._drain(next_sweep)
                 if batch is None:
                     break
-                if batch:
-                    self._settle([command for command, _ in batch], [ticket for _, ticket in batch])
+                for some in self._transactions(batch):
+                    self._settle([command for command, _ in some], [ticket for _, ticket in some])
         except BaseException as failure:
             self._failure = failure
             logger.critical("the ledger writer stopped; every call is refused until the process restarts", exc_info=failure)
@@ -235,9 +245,19 @@ class Writer:
     def _settle_own(self, batch: Sequence[Command]) -> Sequence[Answer]:
         """Settle commands of the writer's own; answers them in order."""
         kept = _Kept()
-        if batch:
-            self._settle(batch, [Ticket(kept)] * len(batch))
-        return kept.answers
+        tickets = [Ticket(kept) for _ in batch]
+        for some in self._transactions(list(zip(batch, tickets, strict=True))):
+            self._settle([command for command, _ in some], [ticket for _, ticket in some])
+        return [kept.answers[ticket] for ticket in tickets]
+
+    def _transactions(self, batch: list[tuple[Command, Ticket]]) -> Iterable[list[tuple[Command, Ticket]]]:
+        """A batch as what one transaction may take: all of it, or what is at home in one part."""
+        if not self._one_part or not batch:
+            return [batch] if batch else []
+        by_part: dict[int, list[tuple[Command, Ticket]]] = {}
+        for command, ticket in batch:
+            by_part.setdefault(command.part, []).append((command, ticket))
+        return by_part.values()
 
     def _outcome(self, batch: Sequence[Command]) -> Sequence[Answer] | None:
         """The answers of a batch, or None where one of its several commands breaks the transaction."""
@@ -245,7 +265,9 @@ class Writer:
             return self._commit(batch)
         except (StoreUnavailable, StoreBusy) as error:
             logger.error("the ledger cannot be written: %s", error)  # noqa: TRY400 - the sentence says it all
-            self._unsettled += [command for command in batch if isinstance(command, Capture)]
+            self._unsettled += [command for command in batch if isinstance(command, _ENDS)]
+            if isinstance(error, StoreLost):
+                self._unsettled += [self._undone(command) for command in batch if isinstance(command, Hold)]
             return [PayreUnavailable("the payment ledger is busy or cannot be written; nothing was charged yet")] * len(batch)
         except Exception as error:
             if len(batch) > 1:
@@ -253,22 +275,33 @@ class Writer:
             logger.exception("the ledger could not decide a %s", type(batch[0]).__name__)
             return [_internal_error(error)]
 
+    def _undone(self, hold: Hold) -> Void:
+        """The end of a hold that may exist, though its caller was told that it does not."""
+        return Void(self._ids.new(), hold.part, hold.id, hold.consumer_id)
+
     def _commit(self, batch: Sequence[Command]) -> list[Answer]:
         durable = not all(isinstance(command, _CHEAP) for command in batch)
-        for attempt in range(_TRIES):
+        for attempt in count():
             try:
                 return self._transact(batch, durable=durable, repeated=attempt > 0)
-            except StoreBusy:
-                if attempt == _TRIES - 1:
+            except StoreBusy as busy:
+                if attempt + 1 >= busy.tries:
                     raise
+                time.sleep(min(busy.pause_s * 2**attempt, _LONGEST_PAUSE_S))
         raise AssertionError("unreachable")
 
     def _transact(self, batch: Sequence[Command], *, durable: bool, repeated: bool) -> list[Answer]:
         try:
             self._store.begin(durable=durable)
             state = self._store.load(needs(batch, repeated=repeated))
-            decision = decide(batch, state, self._clock.now_us())
-            if decision.is_empty:
+            now = state.now or self._clock.now_us()
+            if spent := spending_needs(batch, state, now):
+                state.counters |= self._store.load_counters(spent)
+            if free := credit_needs(batch, state):
+                state.credits = self._store.load_credits(free)
+            decision = decide(batch, state, now)
+            # An empty commit after an unseen one waits until that is as durable as any other.
+            if decision.is_empty and not repeated:
                 self._store.rollback()
             else:
                 self._store.apply(decision)
@@ -323,10 +356,10 @@ class _Nobody:
 
 class _Kept:
     def __init__(self) -> None:
-        self.answers: list[Answer] = []
+        self.answers: dict[Ticket, Answer] = {}
 
     def deliver(self, answered: Iterable[tuple[Ticket, Answer]]) -> None:
-        self.answers += [answer for _, answer in answered]
+        self.answers.update(answered)
 
 
 class _Sweep:

@@ -1,5 +1,6 @@
 """`Payre`: metering for an MCP server, as an extension, as a middleware, or installed on a server that exists."""
 
+import logging
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -12,11 +13,13 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import CallToolRequestParams, RequestParams
+from pydantic import SecretStr
 
-from payre_mcp.clock import Clock, SystemClock
-from payre_mcp.connection import connect
+from payre_mcp.clock import US_PER_S, Clock, SystemClock
+from payre_mcp.connection import connect, shown_address
 from payre_mcp.errors import PayreError, PayreUnavailable
 from payre_mcp.gateway.base import Gateway
+from payre_mcp.gateway.hub_address import HubAddress, is_hub
 from payre_mcp.identity import caller_key, request_headers, request_meta
 from payre_mcp.logs import redact_handlers
 from payre_mcp.money import Money
@@ -28,6 +31,11 @@ from payre_mcp.server.middleware import Metering
 from payre_mcp.server.prices import PricingSource
 from payre_mcp.server.rounds import seal_states
 from payre_mcp.settings import load_settings
+
+logger = logging.getLogger(__name__)
+
+_PUBLISH_WITHIN_S = 2.2
+"""A call that finds the prices not published yet waits so long for it; a call is refused within two and a half seconds."""
 
 
 class Meterable(Protocol):
@@ -54,7 +62,8 @@ class Payre(Extension):
     """Prices for what one MCP server offers, and the ledger that charges for them.
 
     With neither `url` nor `gateway` the settings say where the ledger is, by default a test ledger in the user's data
-    folder. It is opened when the server starts, never at import.
+    folder. It is opened when the server starts, never at import. A hub (`https://`) takes a `secret_key` as well, from the
+    settings where none is given.
 
     Examples:
         >>> payre = Payre("sqlite:///payre.db", prices={"search": "0.005"})
@@ -68,6 +77,7 @@ class Payre(Extension):
         self,
         url: str | None = None,
         *,
+        secret_key: str | None = None,
         prices: PricingSource | None = None,
         gateway: Gateway | None = None,
         server_name: str = "mcp-server",
@@ -75,15 +85,17 @@ class Payre(Extension):
         clock: Clock | None = None,
         top_up_wait_s: float | None = None,
     ) -> None:
-        self._url, self._gateway, self._lent = url, gateway, gateway is not None
+        self._url, self._secret_key = url, secret_key
+        self._gateway, self._lent = gateway, gateway is not None
         self._published: dict[Target, PriceSpec] = {}
-        self._users = 0
+        self._users = self._publish_again_at = 0
         self._opening = anyio.Lock()
+        self._clock = clock or SystemClock()
         self.metering = Metering(
             self,
             server_name=server_name,
             in_description=in_description,
-            clock=clock or SystemClock(),
+            clock=self._clock,
             top_up_wait_s=top_up_wait_s,
         )
         self._by_hand = ByHand(self, self.metering)
@@ -154,13 +166,22 @@ class Payre(Extension):
         self._users += 1
         try:
             await self.metering.check_targets()
-            await self.ready()
+            await self.start()
             yield
         finally:
             self._users -= 1
             if not self._users:
                 with anyio.CancelScope(shield=True):
                     await self.aclose()
+
+    async def start(self) -> None:
+        """`ready`, for a server that starts: where the ledger cannot be reached yet, what is free is served all the same."""
+        try:
+            await self.ready()
+        except PayreUnavailable as error:
+            if self._gateway is None:
+                raise
+            logger.warning("priced calls are refused until the ledger can be reached: %s", error.message)
 
     async def ready(self) -> Gateway:
         """The open gateway, the current prices published. Opened once, however many ask."""
@@ -171,11 +192,22 @@ class Payre(Extension):
             if self._gateway is None:
                 self._gateway = await anyio.to_thread.run_sync(self._open)
             if len(self._published) != len(self.metering.prices.adverts):
-                prices = self.metering.prices.published
                 redact_handlers()  # and those that were made since
-                await self._gateway.publish(self.metering.server_name, prices)
-                self._published = prices
+                await self._publish(self._gateway)
             return self._gateway
+
+    async def _publish(self, gateway: Gateway) -> None:
+        """Publish the prices, in the time that a caller waits; who comes within a second of a failure is refused at once."""
+        now = self._clock.elapsed_us()
+        if self._publish_again_at > now:
+            raise PayreUnavailable
+        self._publish_again_at = now + US_PER_S
+        prices = self.metering.prices.published
+        with anyio.move_on_after(_PUBLISH_WITHIN_S):
+            await gateway.publish(self.metering.server_name, prices)
+            self._published, self._publish_again_at = prices, 0
+            return
+        raise PayreUnavailable
 
     async def charge(
         self, key: str | None, tool: str, amount: Money | str | float, *, idempotency_key: str | None = None
@@ -274,17 +306,34 @@ class Payre(Extension):
 
     def _open(self) -> Gateway:
         try:
-            if self._url is not None:
-                return connect(self._url)
-            settings = load_settings()
-            ring = None if settings.receipt_keys is None else KeyRing.parse(settings.receipt_keys.get_secret_value())
-            gateway = connect(settings.ledger_url, fee_bps=settings.fee_bps, ring=ring)
+            gateway, told = _opened(self._url, self._secret_key)
         except (PayreError, ValueError):
             raise
         except Exception as error:
             raise PayreUnavailable("the payment ledger cannot be opened; nothing ran and nothing was charged") from error
-        sys.stderr.write(f"payre: test ledger at {settings.ledger_url}; make a consumer key with: payre keys create\n")
+        if told:
+            sys.stderr.write(f"payre: {told}\n")
         return gateway
+
+
+def _opened(url: str | None, secret_key: str | None) -> tuple[Gateway, str]:
+    """The gateway to a ledger, and what its operator is told of it; what was not given, the settings say."""
+    if url is not None and not is_hub(url):
+        return connect(url, secret_key=secret_key), ""
+    settings = None if url is not None and secret_key is not None else load_settings()
+    if settings is not None:
+        url, secret_key = url or settings.ledger_url, secret_key or _revealed(settings.secret_key)
+    assert url is not None
+    if settings is None or is_hub(url):
+        hub = HubAddress.parse(url, secret_key)
+        return connect(hub.url, secret_key=hub.secret_key), f"charges go to the hub at {hub.url} as {hub.shown_key}"
+    ring = None if settings.receipt_keys is None else KeyRing.parse(settings.receipt_keys.get_secret_value())
+    gateway = connect(url, secret_key=secret_key, fee_bps=settings.fee_bps, ring=ring, free_credit=settings.free_credit_usd)
+    return gateway, f"ledger at {shown_address(url)}; make a consumer key with: payre keys create"
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _is_fastmcp(server: object) -> TypeGuard[Any]:

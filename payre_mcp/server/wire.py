@@ -13,6 +13,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from payre_mcp.errors import InvalidRequest, PayreError
 from payre_mcp.gateway.base import Settlement
+from payre_mcp.gateway.error_document import document_of
 from payre_mcp.money import ZERO, InvalidAmount, Money
 from payre_mcp.pricing import Quote, Target
 from payre_mcp.pricing.describe import Advert, quote_lines
@@ -175,7 +176,7 @@ def refusal(method: str, error: PayreError, *, version: str, server_info: Mappin
     Raises:
         MCPError: The method has no error result of its own.
     """
-    facts = {"error": error.code, "message": error.message, **error.data()}
+    facts = document_of(error)
     if method != "tools/call":
         raise MCPError(code=REFUSED, message=error.message, data=facts)
     meta: dict[str, Any] = {PAYMENT_REQUIRED: facts}

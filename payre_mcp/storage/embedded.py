@@ -1,6 +1,8 @@
 """Opening an embedded ledger: a folder with `payre.db` and `payre.keys`, made where there is none."""
 
 import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,44 +12,56 @@ from payre_mcp.clock import Clock
 from payre_mcp.errors import LedgerInvalid, PayreUnavailable
 from payre_mcp.ids import SLOTS, IdFactory
 from payre_mcp.keys import Mode
-from payre_mcp.ledger.audit import AuditReport, audit
 from payre_mcp.ledger.store import StoreUnavailable
 from payre_mcp.ledger.writer import Writer
 from payre_mcp.receipts import KeyRing
 from payre_mcp.storage import migrate
 from payre_mcp.storage.directory import SqlDirectory
 from payre_mcp.storage.engine import make_engine
-from payre_mcp.storage.journal import Journal, Snapshot
+from payre_mcp.storage.journal import Journal
+from payre_mcp.storage.ledger import OpenLedger
 from payre_mcp.storage.library import connect, sqlite
-from payre_mcp.storage.sqlite import SqliteStore
+from payre_mcp.storage.readers import SqliteReader
+from payre_mcp.storage.snapshot import Snapshot
+from payre_mcp.storage.sqlite import PART, SqliteStore
 
 
 @dataclass(frozen=True)
-class EmbeddedLedger:
-    """Everything that a local gateway is made of. `close` it in the process that opened it."""
+class EmbeddedLedger(OpenLedger):
+    """A ledger in one file, which this process has open."""
 
     path: Path
-    clock: Clock
-    issuer: str
-    writer: Writer
-    journal: Journal
-    directory: SqlDirectory
-    ring: KeyRing
-    ids: IdFactory
 
-    def audit(self) -> AuditReport:
-        """Check every money invariant on a snapshot of this moment."""
-        snapshot = Snapshot(self.path)
-        try:
-            return audit(snapshot, self.clock.now_us())
-        finally:
-            snapshot.close()
+    @property
+    def address(self) -> str:
+        """The file's address."""
+        return f"sqlite:///{self.path}"
 
-    def close(self) -> None:
-        """Finish what is queued and let go of the files."""
-        self.writer.close()
-        self.journal.close()
-        self.directory.close()
+    @property
+    def parts(self) -> int:
+        """One: one writer has the whole file."""
+        return 1
+
+    def lease(self, name: str, seconds: float) -> bool:
+        """Always: of the processes that may have a file open, none but a hub works for others."""
+        return True
+
+    @contextmanager
+    def snapshot(self, part: int = PART) -> Generator[Snapshot]:
+        """The whole file as it stands now."""
+        with snapshot_of(self.path) as snapshot:
+            yield snapshot
+
+
+@contextmanager
+def snapshot_of(path: Path) -> Generator[Snapshot]:
+    """A ledger file as it stands now, whoever has it open."""
+    reader = SqliteReader(path, at_once=True)
+    guards = "select count(*) from sqlite_master where type = 'trigger' and name in ('transfer_no_update', 'transfer_no_delete')"
+    try:
+        yield Snapshot(reader, PART, guarded=reader.rows(guards) == [(2,)])
+    finally:
+        reader.close()
 
 
 def open_embedded(path: Path, clock: Clock, *, ring: KeyRing | None = None, mode: Mode = Mode.TEST) -> EmbeddedLedger:
@@ -76,14 +90,16 @@ def _open(path: Path, clock: Clock, ring: KeyRing | None, mode: Mode) -> Embedde
     engine = make_engine(path)
     _ensure_schema(path, engine)
     stored_mode, issuer, slot = _register_opening(path, mode)
-    ids = IdFactory(clock, slot)
+    ids, reader = IdFactory(clock, slot), SqliteReader(path)
     ring = ring or KeyRing.open_file(path.with_suffix(".keys"))
     return EmbeddedLedger(
         path=path,
         clock=clock,
         issuer=issuer,
-        journal=Journal(path),
-        directory=SqlDirectory(path, clock, ids, stored_mode),
+        engine=engine,
+        reader=reader,
+        journal=Journal(reader),
+        directory=SqlDirectory(engine, make_engine(path, read_only=True), SqliteReader(path), clock, ids, stored_mode),
         ring=ring,
         ids=ids,
         writer=Writer(SqliteStore(path), clock, ids),
@@ -116,7 +132,7 @@ def _register_opening(path: Path, mode: Mode) -> tuple[Mode, str, int]:
     try:
         connection.execute("begin immediate")
         connection.execute(
-            "insert into ledger (id, mode, issuer, openings) values (1, ?, ?, 0) on conflict do nothing",
+            "insert into ledger (id, mode, issuer, openings, parts) values (1, ?, ?, 0, 1) on conflict do nothing",
             (str(mode), f"urn:payre:{secrets.token_hex(8)}"),
         )
         connection.execute("update ledger set openings = openings + 1")

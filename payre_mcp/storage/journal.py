@@ -1,13 +1,11 @@
-"""Reading the ledger beside its writer: balances, charges, and everything that an audit wants, from one snapshot."""
+"""Reading the ledger beside its writer: balances, charges, statements."""
 
-import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from payre_mcp.errors import PayreUnavailable
-from payre_mcp.ledger.model import Account, OpenHold, Transfer
-from payre_mcp.storage.library import connect, sqlite
+from payre_mcp.ledger.model import Account, Takings, Transfer
+from payre_mcp.storage.migrate import VERSION_TABLE
+from payre_mcp.storage.readers import Reader
 
 _TRANSFER = ", ".join(Transfer._fields)
 _ACCOUNT = ", ".join(Account._fields)
@@ -22,15 +20,39 @@ select {", ".join(f"t.{name}" for name in Transfer._fields)}
 """
 """Charges from one back to those before it, each by its primary key."""
 
-_CHUNK = 10_000
+_TAKINGS = """
+select kind, tool, cast(sum(charges) as bigint), cast(sum(gross) as bigint), cast(sum(fee) as bigint),
+       cast(sum(refunded) as bigint), cast(sum(fee_refunded) as bigint)
+  from (
+    select substr(t.detail, ?, 1) as kind, t.tool, 1 as charges,
+           case when t.credit_micros < t.amount_micros then t.amount_micros - t.credit_micros else 0 end as gross,
+           t.fee_micros as fee, 0 as refunded, 0 as fee_refunded
+      from transfer t
+     where t.part in ({homes}) and t.developer_id = ? and t.kind in (1, 3) and t.id >= ? {new} and substr(t.detail, 1, ?) = ?
+    union all
+    select substr(c.detail, ?, 1), c.tool, 0, 0, 0, t.amount_micros - t.credit_micros, t.fee_micros
+      from transfer t join transfer c on c.part = t.part and c.id = t.ref_id
+     where t.part in ({homes}) and t.developer_id = ? and t.kind = 6 and t.id >= ? {new} and substr(c.detail, 1, ?) = ?
+    {old}
+  ) as taken
+ group by kind, tool order by kind, tool
+"""
+"""The kind of a target is known by its first letter, which follows the origin in a charge's detail."""
+
+_NEW = "and t.id > coalesce((select u.last_id from rolled_up u where u.part = t.part), -1)"
+_OLD = """
+    union all
+    select kind, tool, charges, gross_micros, fee_micros, refunded_micros, fee_refunded_micros
+      from taking where part in ({homes}) and developer_id = ? and origin = ?
+"""
+"""What was summed up before; see `payre_mcp.storage.rollup`."""
 
 
 class Journal:
-    """Read-only access for any thread; one reader at a time."""
+    """Read-only access for any thread."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection = connect(path, read_only=True)
-        self._lock = threading.Lock()
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
 
     def account(self, part: int, consumer_id: int) -> Account | None:
         """A consumer's account."""
@@ -40,6 +62,11 @@ class Journal:
     def transfer(self, part: int, transfer_id: int) -> Transfer | None:
         """One row of the journal."""
         row = self._one(f"select {_TRANSFER} from transfer where part = ? and id = ?", part, transfer_id)
+        return Transfer(*row) if row else None
+
+    def find(self, transfer_id: int) -> Transfer | None:
+        """One row, wherever it is at home."""
+        row = self._one(f"select {_TRANSFER} from transfer where part in ({self._homes}) and id = ?", transfer_id)
         return Transfer(*row) if row else None
 
     def paid(self, part: int, consumer_id: int, developer_id: int, key: str) -> Transfer | None:
@@ -67,66 +94,49 @@ class Journal:
             return []
         return [Transfer(*each) for each in self._all(_STATEMENT, row[0], part, limit, part)]
 
+    def refunded(self, part: int, charge_ids: Sequence[int]) -> dict[int, int]:
+        """How much of these charges was refunded, in micros, where something was."""
+        if not charge_ids:
+            return {}
+        # In the words of the index of returns, or SQLite would not take it.
+        sql = f"""select ref_id, cast(sum(amount_micros) as bigint) from transfer
+                  where part = ? and kind in (1, 6) and ref_id <> 0 and ref_id in ({", ".join("?" for _ in charge_ids)})
+                  and kind = 6 group by ref_id"""
+        return dict(self._all(sql, part, *charge_ids))
+
+    def sales(self, developer_id: int, *, origin: str, tool: str, since: int, before: int, limit: int) -> list[Transfer]:
+        """A developer's charges, newest first; see `payre_mcp.ledger.store.Journal.sales`."""
+        sql = f"""select {_TRANSFER} from transfer
+                  where part in ({self._homes}) and developer_id = ? and kind in (1, 3) and id >= ? and id < ?
+                  and substr(detail, 1, ?) = ? and (? = 0 or tool = ?) order by id desc limit ?"""
+        found = self._all(sql, developer_id, since, before, len(origin), origin, len(tool), tool, limit)
+        return [Transfer(*row) for row in found]
+
+    def takings(self, developer_id: int, *, origin: str, since: int) -> list[Takings]:
+        """What a developer took; see `payre_mcp.ledger.store.Journal.takings`."""
+        kind, length = len(origin) + 1, len(origin)
+        parameters: tuple[object, ...] = (kind, developer_id, since, length, origin) * 2
+        new = old = ""
+        if not since:
+            new, old, parameters = _NEW, _OLD.format(homes=self._homes), (*parameters, developer_id, origin)
+        found = self._all(_TAKINGS.format(homes=self._homes, new=new, old=old), *parameters)
+        return [Takings(*row) for row in found]
+
+    def schema(self) -> list[str]:
+        """The revisions that the database's tables are of."""
+        return [revision for (revision,) in self._all(f"select version_num from {VERSION_TABLE}")]
+
     def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            self._connection.close()
+        """Let go of the database."""
+        self._reader.close()
+
+    @property
+    def _homes(self) -> str:
+        return ", ".join(map(str, range(self._reader.parts)))
 
     def _one(self, sql: str, *parameters: object) -> Any:
         rows = self._all(sql, *parameters)
         return rows[0] if rows else None
 
     def _all(self, sql: str, *parameters: object) -> list[Any]:
-        try:
-            with self._lock:
-                return self._connection.execute(sql, parameters).fetchall()
-        except sqlite.Error as error:
-            raise PayreUnavailable("the payment ledger cannot be read; nothing was changed") from error
-
-
-class Snapshot:
-    """Everything in the ledger as it stood at one moment: the source of an audit. Close it after use."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = connect(path, read_only=True)
-        self._connection.execute("begin")
-
-    def transfers(self) -> Iterator[Transfer]:
-        """Every row of the journal, in order of part and id."""
-        cursor = self._connection.execute(f"select {_TRANSFER} from transfer order by part, id")
-        while rows := cursor.fetchmany(_CHUNK):
-            for row in rows:
-                yield Transfer(*row)
-
-    def accounts(self) -> Iterator[tuple[int, Account]]:
-        """(part, account) of every consumer."""
-        for part, *account in self._connection.execute(f"select part, {_ACCOUNT} from account"):
-            yield part, Account(*account)
-
-    def earnings(self) -> Iterator[tuple[int, int, int, int]]:
-        """(part, developer, earned, fees)."""
-        yield from self._connection.execute("select part, developer_id, earned_micros, fees_micros from earning")
-
-    def open_holds(self) -> Iterator[OpenHold]:
-        """Every hold that has not ended."""
-        for row in self._connection.execute(f"select {', '.join(OpenHold._fields)} from hold"):
-            yield OpenHold(*row)
-
-    def counters(self) -> Iterator[tuple[int, int, str, int, int, int]]:
-        """(part, consumer, name, start of the window, captured, reserved) of every counter."""
-        yield from self._connection.execute("select part, consumer_id, name, window_start, captured, reserved from usage_counter")
-
-    def unbalanced_postings(self) -> list[tuple[int, int]]:
-        """(part, transfer) of every transfer whose double-entry lines do not sum to zero, or are fewer than two."""
-        sql = """select part, transfer_id from posting group by part, transfer_id
-                 having sum(amount_micros) <> 0 or count(*) < 2"""
-        return [(part, transfer_id) for part, transfer_id in self._connection.execute(sql)]
-
-    def append_only(self) -> bool:
-        """Whether the guards against changing the journal are in place."""
-        sql = "select count(*) from sqlite_master where type = 'trigger' and name in ('transfer_no_update', 'transfer_no_delete')"
-        return self._connection.execute(sql).fetchone() == (2,)
-
-    def close(self) -> None:
-        """End the snapshot."""
-        self._connection.close()
+        return self._reader.rows(sql, *parameters)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from payre_mcp.ledger.metering import MOST_COUNTED
-from payre_mcp.ledger.model import Account, KeyState, OpenHold, Transfer, made_of
-from payre_mcp.ledger.state import Decision, Needs, State
+from payre_mcp.ledger.model import Account, Credit, KeyState, OpenHold, Transfer, made_of
+from payre_mcp.ledger.state import CounterKey, CreditKey, Decision, Needs, State
 from payre_mcp.ledger.store import StoreBusy, StoreUnavailable
 from payre_mcp.storage.library import connect, sqlite, wal_is_safe
+from payre_mcp.storage.values import padded_size, question_marks
 
 PART = 0
 """SQLite has one part: one writer has the whole file."""
@@ -28,6 +29,7 @@ MOST_ROWS = 4096
 _TRANSFER = ", ".join(Transfer._fields)
 _ACCOUNT = ", ".join(Account._fields)
 _HOLD = ", ".join(OpenHold._fields)
+_KEY = ", ".join(KeyState._fields)
 _T = ", ".join(f"t.{name}" for name in Transfer._fields)
 
 
@@ -44,15 +46,15 @@ def _load(accounts: int, api_keys: int, holds: int, keys: int, counters: int) ->
 
     `indexed by`, because without statistics SQLite takes the part for the choice and would search a whole journal.
     """
-    history = f"""{_values(3, keys)} k cross join transfer t indexed by uq_transfer_key
+    history = f"""{question_marks(3, keys)} k cross join transfer t indexed by uq_transfer_key
         on t.part = {PART} and t.consumer_id = k.column1 and t.developer_id = k.column2 and t.key = k.column3 and t.key <> ''
         left join stored_result r on r.part = t.part and r.charge_id = t.id"""
-    counted = f"""{_values(3, counters)} k cross join usage_counter c
+    counted = f"""{question_marks(3, counters)} k cross join usage_counter c
         on c.part = {PART} and c.consumer_id = k.column1 and c.name = k.column2 and c.window_start = k.column3"""
     lists = (
-        accounts and _rows(_ACCOUNT, f"account where part = {PART} and id in {_values(1, accounts)}"),
-        api_keys and _rows("id, revoked_at, expires_at", f"api_key where id in {_values(1, api_keys)}"),
-        holds and _rows(_HOLD, f"hold where part = {PART} and id in {_values(1, holds)}"),
+        accounts and _rows(_ACCOUNT, f"account where part = {PART} and id in {question_marks(1, accounts)}"),
+        api_keys and _rows(_KEY, f"api_key where id in {question_marks(1, api_keys)}"),
+        holds and _rows(_HOLD, f"hold where part = {PART} and id in {question_marks(1, holds)}"),
         keys and _rows(f"{_T}, coalesce(r.body, ''), coalesce(r.expires_at, 0)", history),
         counters and _rows("c.consumer_id, c.name, c.window_start, c.captured, c.reserved", counted),
     )
@@ -68,6 +70,11 @@ _LOAD_ENDS = "select " + ", ".join(
             f"and ref_id in {_EACH}",
         ),
     )
+)
+_LOAD_CREDITS = "select " + _rows(
+    ", ".join(f"c.{name}" for name in Credit._fields),
+    f"json_each(?) k cross join credit c on c.part = {PART} and c.consumer_id = json_extract(k.value, '$[0]') "
+    "and c.server_id = json_extract(k.value, '$[1]')",
 )
 _LOAD_BY_ID = "select " + _rows(_TRANSFER, f"transfer where part = {PART} and id in {_EACH}")
 
@@ -92,14 +99,13 @@ class SqliteStore:
         """One statement for accounts, keys and holds, and one more each for what few batches need."""
         state = State()
         accounts, api_keys, holds, history, counters = self._load(needs._replace(counters=needs.counters[:MOST_ROWS]))
-        for start in range(MOST_ROWS, len(needs.counters), MOST_ROWS):
-            counters += self._load(Needs([], [], [], [], [], [], needs.counters[start : start + MOST_ROWS]))[4]
+        rest = needs.counters[MOST_ROWS:]
         state.accounts = {row[0]: made_of(Account, row) for row in accounts}
         state.api_keys = {row[0]: made_of(KeyState, row) for row in api_keys}
         state.holds = {row[1]: made_of(OpenHold, row) for row in holds}
         if history:
             self._take_history(state, history)
-        state.counters = {(row[0], row[1], row[2]): (row[3], row[4]) for row in counters}
+        state.counters = _counted(counters) | (self.load_counters(rest) if rest else {})
         missing = [hold_id for hold_id in needs.holds if hold_id not in state.holds]
         if missing and (keys := self._load_ends(state, missing)):
             self._take_history(state, self._load(Needs([], [], [], keys, [], [], []))[3])
@@ -110,6 +116,18 @@ class SqliteStore:
             state.written = {row[1]: Transfer(*row) for row in written}
         return state
 
+    def load_counters(self, counters: Sequence[CounterKey]) -> dict[CounterKey, tuple[int, int]]:
+        """(captured, reserved) of these counters, where they have a row."""
+        found = dict[CounterKey, tuple[int, int]]()
+        for start in range(0, len(counters), MOST_ROWS):
+            found |= _counted(self._load(Needs([], [], [], [], [], [], list(counters[start : start + MOST_ROWS])))[4])
+        return found
+
+    def load_credits(self, wanted: Sequence[CreditKey]) -> dict[CreditKey, Credit]:
+        """Free credit of these consumers at these servers, where it was granted."""
+        (found,) = self._json(_LOAD_CREDITS, wanted)
+        return {(row[0], row[1]): Credit(*row) for row in found}
+
     def apply(self, decision: Decision) -> None:
         """One statement per table that changes."""
         self._insert("transfer", len(Transfer._fields), decision.transfers)
@@ -119,6 +137,8 @@ class SqliteStore:
         self._with_values(_move, 5, [(*owner, *change) for owner, change in decision.balances.items()])
         self._with_values(_earn, 4, [(*owner, *delta) for owner, delta in decision.earnings.items()])
         self._insert("stored_result", 4, decision.results)
+        self._with_values(_grant, 4, decision.granted)
+        self._with_values(_move_credit, 5, [(*owner, *delta) for owner, delta in decision.credits.items()])
         self._with_values(_count, 6, [(*counter, *delta) for counter, delta in decision.counters.items()])
 
     def commit(self) -> None:
@@ -156,7 +176,7 @@ class SqliteStore:
         sizes, parameters = list[int](), list[object]()
         keys, counters = list(chain.from_iterable(needs.keys)), list(chain.from_iterable(needs.counters))
         for width, flat in ((1, needs.accounts), (1, needs.api_keys), (1, needs.holds), (3, keys), (3, counters)):
-            sizes.append(_size(len(flat) // width))
+            sizes.append(padded_size(len(flat) // width))
             parameters += flat
             parameters += [-1] * (width * sizes[-1] - len(flat))
         return [json.loads(column) for column in self._run(_load(*sizes), parameters).fetchone()]
@@ -200,9 +220,9 @@ class SqliteStore:
             return
         if not rows:
             return
-        size = _size(len(rows))
+        size = padded_size(len(rows))
         padding = [-1] * (width * (size - len(rows)))
-        self._run(statement(_values(width, size)), [*chain.from_iterable(rows), *padding])
+        self._run(statement(question_marks(width, size)), [*chain.from_iterable(rows), *padding])
 
     def _run(self, sql: str, parameters: Sequence[object] = ()) -> Any:
         try:
@@ -217,15 +237,8 @@ class SqliteStore:
             raise StoreUnavailable(f"{error} ({self._path.name})") from error
 
 
-def _size(many: int) -> int:
-    """Powers of two, so that prepared statements are used again."""
-    return 1 << (many - 1).bit_length() if many else 0
-
-
-@lru_cache(maxsize=128)
-def _values(width: int, size: int) -> str:
-    row = f"({', '.join('?' * width)})"
-    return f"(values {', '.join([row] * size)})"
+def _counted(rows: Iterable[Sequence[Any]]) -> dict[CounterKey, tuple[int, int]]:
+    return {(row[0], row[1], row[2]): (row[3], row[4]) for row in rows}
 
 
 def _close(values: str) -> str:
@@ -251,6 +264,21 @@ def _earn(values: str) -> str:
         f"insert into earning (part, developer_id, earned_micros, fees_micros) select * from {values} where column1 >= 0 "
         "on conflict (part, developer_id) do update set earned_micros = earned_micros + excluded.earned_micros, "
         "fees_micros = fees_micros + excluded.fees_micros"
+    )
+
+
+def _grant(values: str) -> str:
+    return (
+        "insert into credit (part, consumer_id, server_id, granted_micros, balance_micros, held_micros) "
+        f"select column1, column2, column3, column4, column4, 0 from {values} where column1 >= 0"
+    )
+
+
+def _move_credit(values: str) -> str:
+    return (
+        "update credit set balance_micros = balance_micros + v.column4, held_micros = held_micros + v.column5 "
+        f"from {values} v where credit.part = v.column1 and credit.consumer_id = v.column2 and credit.server_id = v.column3 "
+        "and v.column1 >= 0"
     )
 
 

@@ -1,7 +1,7 @@
 """The schema, single source of every table. Migrations are checked against it; the money path's statements follow it.
 
 Amounts are micros, times microseconds since 1970 UTC, and nothing is NULL: 0 and "" mean none. `part` leads the key of
-every money table. `transfer` is append-only; `account`, `earning` and `hold` are what its rows add up to.
+every money table. `transfer` is append-only; `account`, `credit`, `earning` and `hold` are what its rows add up to.
 """
 
 from typing import Any, ClassVar
@@ -49,6 +49,18 @@ class LedgerTable(Base, table=True):
     issuer: str = _text()
     openings: int = _number()
     """Counted up by every process that opens it; names that process's slot in ids."""
+    parts: int = _number()
+    """Into how many parts its consumers are dealt; fixed when the database is made."""
+
+
+class LeaseTable(Base, table=True):
+    """Work that one process at a time does for all. Not money: who holds what may be forgotten."""
+
+    __tablename__: ClassVar[str] = "lease"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    name: str = _text(key=True)
+    holder: str = _text()
+    until_us: int = _number()
 
 
 class AccountTable(Base, table=True):
@@ -87,6 +99,7 @@ class TransferTable(Base, table=True):
         CheckConstraint("amount_micros >= 0", "amount"),
         CheckConstraint("fee_micros between 0 and amount_micros", "fee"),
         _partial("uq_transfer_key", "part", "consumer_id", "developer_id", "key", "slot", where="key <> ''", unique=True),
+        _partial("uq_transfer_grant", "part", "consumer_id", "server_id", where="kind = 8", unique=True),
         _partial("uq_transfer_end", "part", "ref_id", where="kind in (3, 4, 5)", unique=True),
         _partial("ix_transfer_return", "part", "ref_id", where="kind in (1, 6) and ref_id <> 0"),
         _STRICT,
@@ -111,6 +124,26 @@ class TransferTable(Base, table=True):
     detail: str = _text()
     prev_id: int = _number()
     terms: str = _text()
+    server_id: int = _number()
+    credit_micros: int = _number()
+
+
+class CreditTable(Base, table=True):
+    """A consumer's free credit at one server; what its rows of the journal add up to."""
+
+    __tablename__: ClassVar[str] = "credit"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (
+        CheckConstraint("held_micros >= 0", "held"),
+        CheckConstraint("balance_micros >= held_micros", "balance"),
+        CheckConstraint("balance_micros <= granted_micros", "granted"),
+        _STRICT,
+    )
+    part: int = _number(key=True)
+    consumer_id: int = _number(key=True)
+    server_id: int = _number(key=True)
+    granted_micros: int = _number()
+    balance_micros: int = _number()
+    held_micros: int = _number()
 
 
 class HoldTable(Base, table=True):
@@ -130,6 +163,8 @@ class HoldTable(Base, table=True):
     tool: str = _text()
     expires_at: int = _number()
     terms: str = _text()
+    server_id: int = _number()
+    credit_micros: int = _number()
 
 
 class UsageCounterTable(Base, table=True):
@@ -157,6 +192,35 @@ class StoredResultTable(Base, table=True):
     charge_id: int = _number(key=True)
     body: str = _text()
     expires_at: int = _number()
+
+
+class TakingTable(Base, table=True):
+    """What a developer took for one target, summed up from journal rows that are not new any more; see `rolled_up`.
+
+    A help for reading, made from the journal and never the other way round. `origin` is how the charges' details begin.
+    """
+
+    __tablename__: ClassVar[str] = "taking"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    part: int = _number(key=True)
+    developer_id: int = _number(key=True)
+    origin: str = _text(key=True)
+    kind: str = _text(key=True)
+    tool: str = _text(key=True)
+    charges: int = _number()
+    gross_micros: int = _number()
+    fee_micros: int = _number()
+    refunded_micros: int = _number()
+    fee_refunded_micros: int = _number()
+
+
+class RolledUpTable(Base, table=True):
+    """How far the journal of a part is summed up in `taking`."""
+
+    __tablename__: ClassVar[str] = "rolled_up"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    part: int = _number(key=True)
+    last_id: int = _number()
 
 
 class DeveloperTable(Base, table=True):
@@ -205,6 +269,9 @@ class ApiKeyTable(Base, table=True):
     created_at: int = _number()
     revoked_at: int = _number()
     expires_at: int = _number()
+    limits: str = _text()
+    root_id: int = _number()
+    """The first key of its line: a rotated key goes on with what it spent."""
 
 
 class PriceListingTable(Base, table=True):

@@ -20,6 +20,14 @@ def utc(microseconds: int) -> str:
     return (_EPOCH + timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+class CreditFacts(BaseModel):
+    """Free credit at one server."""
+
+    server: str
+    available_micros: int
+    available_usd: str
+
+
 class BalanceFacts(BaseModel):
     """A consumer's money."""
 
@@ -31,6 +39,7 @@ class BalanceFacts(BaseModel):
     available: str = Field(description="What a new call may use")
     available_micros: int
     mode: str = Field(description="test or live money")
+    credit: list[CreditFacts] = Field(description="Free credit by server, spent there before the balance and not part of it")
 
     @classmethod
     def of(cls, balance: Balance) -> "BalanceFacts":
@@ -39,14 +48,20 @@ class BalanceFacts(BaseModel):
             consumer=balance.consumer, balance=str(balance.balance), balance_micros=balance.balance.micros,
             held=str(balance.held), held_micros=balance.held.micros,
             available=str(balance.available), available_micros=balance.available.micros, mode=balance.mode,
+            credit=[
+                CreditFacts(server=each.server, available_micros=each.available.micros, available_usd=each.available.usd)
+                for each in balance.credit
+            ],
         )  # fmt: skip
 
     def sentence(self) -> str:
         """Everything above, for a reader."""
+        credit = [f"${each.available_usd} ({each.available_micros} micros) at {each.server}" for each in self.credit]
+        free = f" Free credit beside it: {', '.join(credit)}." if credit else ""
         return (
             f"Balance {self.balance} ({self.balance_micros} micros) of account {self.consumer}: {self.available} available "
             f"({self.available_micros} micros), {self.held} held for running calls ({self.held_micros} micros). "
-            f"This is {self.mode} money."
+            f"This is {self.mode} money.{free}"
         )
 
 

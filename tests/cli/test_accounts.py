@@ -3,11 +3,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from typer.testing import CliRunner, Result
 
 from payre_mcp.cli.app import app
+from payre_mcp.connection import open_ledger
+from payre_mcp.gateway.base import CallRequest
 from payre_mcp.keys import parse_key
+from payre_mcp.money import Money
+from payre_mcp.pricing import Target, load_price
 
 Payre = Callable[..., Result]
 
@@ -34,6 +39,24 @@ def test_a_key_is_made_funded_and_shown_once(payre: Payre) -> None:
     (listed,) = said(payre("keys", "list", "--json"))
     assert listed["label"] == "laptop"
     assert made["consumer_key"] not in json.dumps(listed)
+
+
+def test_a_balance_says_what_is_free_at_which_server(payre: Payre, tmp_path: Path) -> None:
+    key = said(payre("keys", "create", "--json"))["consumer_key"]
+    assert "credit" not in said(payre("balance", "--json"))
+    connection = open_ledger(f"sqlite:///{tmp_path / 'payre.db'}", free_credit=Money(15_000))
+    target, cent = Target("tool", "forecast"), load_price("0.01")
+    call = CallRequest(
+        api_key=key, server="weather", target=target, price_version=cent.version, args_sha256="", amount=Money(10_000)
+    )
+    try:
+        anyio.run(connection.gateway.publish, "weather", {target: cent})
+        anyio.run(connection.gateway.charge, call)
+    finally:
+        connection.close()
+    free = {"server": "weather", "available_micros": 5_000, "available_usd": "0.005"}
+    assert said(payre("balance", "--json"))["credit"] == [free]
+    assert "$0.005 free credit at weather" in payre("balance").stdout
 
 
 def test_a_second_key_belongs_to_the_same_consumer_unless_a_new_one_is_asked_for(payre: Payre) -> None:

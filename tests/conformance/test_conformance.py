@@ -16,7 +16,7 @@ from payre_mcp.connection import Connection
 from payre_mcp.ledger.model import Kind
 from tests.conformance.everything import build_paid_server
 from tests.conformance.offer import build_server
-from tests.fakes import Funded, journal_of, open_holds_of
+from tests.fakes import Funded, file_of, journal_of, open_holds_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
 
@@ -106,7 +106,7 @@ class Sides:
 
     def charges(self) -> list[int]:
         """What was charged so far; fails if a hold is still open."""
-        path = self.consumer.ledger.path
+        path = file_of(self.consumer.ledger)
         assert open_holds_of(path) == {}
         return [row.amount_micros for row in journal_of(path) if row.kind in (Kind.CAPTURE, Kind.CHARGE)]
 

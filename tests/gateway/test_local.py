@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, cast
 
 import anyio
 import anyio.to_thread
+import psycopg
 import pytest
 import trio.testing
 
 from payre_mcp.clock import ManualClock
-from payre_mcp.connection import Connection, connect, open_ledger
+from payre_mcp.connection import Connection, connect, is_server_url, open_ledger, sqlite_path
 from payre_mcp.errors import (
     Forbidden,
     HoldNotOpen,
@@ -87,7 +88,7 @@ class Shop(NamedTuple):
         return await self.connection.gateway.capture(held, outcome or CallOutcome(result_sha256=sha256_hex(b"sunny")))
 
     def is_clean(self, clock: ManualClock) -> bool:
-        return audited(self.connection.ledger.path, clock.now_us()).ok
+        return audited(self.connection.ledger, clock.now_us()).ok
 
 
 @pytest.fixture
@@ -106,11 +107,12 @@ async def page_shop(ledger_path: Path, clock: ManualClock) -> AsyncIterator[Shop
 
 
 @pytest.fixture
-def lock(ledger_path: Path) -> Iterator[Any]:
+def lock(ledger_url: str) -> Iterator[Any]:
     """Another process's connection, which may keep everybody from writing."""
-    connection = connect_raw(ledger_path)
+    on_server = is_server_url(ledger_url)
+    connection: Any = psycopg.connect(ledger_url, autocommit=True) if on_server else connect_raw(sqlite_path(ledger_url))
     yield connection
-    if connection.in_transaction:
+    if on_server or connection.in_transaction:
         connection.execute("rollback")
     connection.close()
 
@@ -118,7 +120,11 @@ def lock(ledger_path: Path) -> Iterator[Any]:
 @asynccontextmanager
 async def locked(lock: Any) -> AsyncGenerator[None]:
     """While this lasts nobody can write the ledger."""
-    lock.execute("begin immediate")
+    if isinstance(lock, psycopg.Connection):
+        lock.execute("begin")
+        lock.execute("lock table account, api_key in access exclusive mode")
+    else:
+        lock.execute("begin immediate")
     try:
         yield
     finally:
@@ -466,7 +472,7 @@ async def test_a_hold_whose_call_runs_on_is_extended_and_captured_in_time(shop: 
         clock.advance(600)
         await anyio.to_thread.run_sync(shop.connection.ledger.writer.sweep)
     await shop.gateway.capture(held, CallOutcome())
-    kinds = [row.kind for row in journal_of(shop.connection.ledger.path) if row.ref_id == held.hold_id]
+    kinds = [row.kind for row in journal_of(shop.connection.ledger) if row.ref_id == held.hold_id]
     assert kinds == [Kind.CAPTURE]
 
 
@@ -533,7 +539,7 @@ async def test_refunds_in_parts_sum_to_the_charge_at_most(shop: Shop, clock: Man
         await shop.gateway.refund(charge.charge_id, Money(6_001), idempotency_key="b")
     assert await shop.gateway.refund(charge.charge_id, Money(6_000), idempotency_key="c") == Money(6_000)
     assert shop.consumer.account().balance_micros == 1_000_000
-    report = audited(shop.connection.ledger.path, clock.now_us())
+    report = audited(shop.connection.ledger, clock.now_us())
     assert report.ok
     assert (report.earned_micros, report.fees_micros) == (0, 0)
 
@@ -757,7 +763,7 @@ def test_a_ledger_that_does_not_answer_in_time_fails_closed(connection: Connecti
 
     trio.run(main, clock=deadline)
     assert consumer.account().held_micros == 0
-    late = [row for row in journal_of(connection.ledger.path) if row.kind in {Kind.HOLD, Kind.VOID}][1:]
+    late = [row for row in journal_of(connection.ledger) if row.kind in {Kind.HOLD, Kind.VOID}][1:]
     assert [row.kind for row in late] in ([], [Kind.HOLD, Kind.VOID])  # refused before or after the writer took it up
 
 
@@ -765,7 +771,7 @@ def test_a_ledger_that_does_not_answer_in_time_fails_closed(connection: Connecti
 async def test_a_key_that_cannot_be_looked_up_fails_closed_with_an_error_of_ours(shop: Shop, lock: Any) -> None:
     """The ports raise `PayreError` and nothing else. A key's first use asks the directory, not the writer.
 
-    Takes SQLite's five seconds of waiting for a lock, once.
+    Takes the five seconds that a database waits for a lock, once.
     """
     async with locked(lock):
         with pytest.raises(PayreUnavailable):

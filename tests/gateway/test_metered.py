@@ -85,10 +85,10 @@ class Shop(NamedTuple):
         return account.balance_micros, account.held_micros
 
     def counts(self) -> list[tuple[int, int]]:
-        return sorted(counters_in(self.connection.ledger.path).values())
+        return sorted(counters_in(self.connection.ledger).values())
 
     def is_clean(self, clock: ManualClock) -> bool:
-        report = audited(self.connection.ledger.path, clock.now_us())
+        report = audited(self.connection.ledger, clock.now_us())
         assert report.violations == []
         return report.ok
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
+from payre_mcp.directory import SpendingLimits
 from payre_mcp.errors import PayreError
 from payre_mcp.ledger.audit import audit
+from payre_mcp.ledger.credit import credit_needs
 from payre_mcp.ledger.kernel import decide
 from payre_mcp.ledger.metering import counters_of
 from payre_mcp.ledger.model import (
@@ -20,6 +22,7 @@ from payre_mcp.ledger.model import (
     Capture,
     Charge,
     Command,
+    Credit,
     Done,
     Expire,
     Extend,
@@ -34,11 +37,13 @@ from payre_mcp.ledger.model import (
     Transfer,
     Void,
 )
-from payre_mcp.ledger.state import Answer, CounterKey, Decision, Needs, State, needs
-from payre_mcp.money import MAX_MICROS
+from payre_mcp.ledger.spending import spending_needs
+from payre_mcp.ledger.state import Answer, CounterKey, CreditKey, Decision, Needs, State, needs
+from payre_mcp.money import MAX_MICROS, Money
 from payre_mcp.pricing import Plan, Target, Usage
 
 Row = TypeVar("Row")
+Id = TypeVar("Id")
 
 PART = 3
 ALICE, BOB = 11, 12
@@ -151,12 +156,16 @@ class Books:
     earned: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
     results: dict[int, tuple[str, int]] = field(default_factory=dict[int, tuple[str, int]])
     counted: dict[CounterKey, tuple[int, int]] = field(default_factory=dict[CounterKey, tuple[int, int]])
+    free: dict[CreditKey, Credit] = field(default_factory=dict[CreditKey, Credit])
     unbalanced: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     guarded: bool = True
 
     def run(self, *batch: Command, repeated: bool = False) -> list[Answer]:
         """One transaction."""
-        decision = decide(batch, self.load(needs(batch, repeated=repeated)), self.now)
+        state = self.load(needs(batch, repeated=repeated))
+        state.counters |= chosen(self.counted, spending_needs(batch, state, self.now))
+        state.credits = chosen(self.free, credit_needs(batch, state))
+        decision = decide(batch, state, self.now)
         self.apply(decision)
         return decision.answers
 
@@ -179,7 +188,7 @@ class Books:
             written=chosen(self.rows, wanted.written),
             ends=ends,
             results=dict(self.results),
-            counters={key: self.counted[key] for key in wanted.counters if key in self.counted},
+            counters=chosen(self.counted, wanted.counters),
         )
         for row in rows:
             if row.kind == Kind.REFUND:
@@ -210,6 +219,14 @@ class Books:
         for (_, consumer, name, start), (captured, reserved) in decision.counters.items():
             before = self.counted.get((consumer, name, start), (0, 0))
             self.counted[consumer, name, start] = (before[0] + captured, before[1] + reserved)
+        for _, consumer, server, granted in decision.granted:
+            assert (consumer, server) not in self.free, "credit is granted once"
+            self.free[consumer, server] = Credit(consumer, server, granted, granted, 0)
+        for (_, consumer, server), (balance, held) in decision.credits.items():
+            known = self.free[consumer, server]
+            moved = known._replace(balance_micros=known.balance_micros + balance, held_micros=known.held_micros + held)
+            assert 0 <= moved.held_micros <= moved.balance_micros <= moved.granted_micros
+            self.free[consumer, server] = moved
         self.results |= {charge_id: (body, until) for _, charge_id, body, until in decision.results}
 
     def history(self) -> list[Transfer]:
@@ -230,6 +247,9 @@ class Books:
     def counters(self) -> Iterable[tuple[int, int, str, int, int, int]]:
         return [(PART, *counter, *counts) for counter, counts in self.counted.items()]
 
+    def credits(self) -> Iterable[tuple[int, Credit]]:
+        return [(PART, credit) for credit in self.free.values()]
+
     def unbalanced_postings(self) -> list[tuple[int, int]]:
         return self.unbalanced
 
@@ -242,6 +262,14 @@ def rich(balance: int = RICHES) -> Books:
     books = Books(balances={ALICE: Account(ALICE, 0, 0), BOB: Account(BOB, 0, 0)})
     if balance:
         books.run(top_up(1, balance))
+    return books
+
+
+def limited(books: Books, *, key: int = KEY, root: int = KEY, **limits: int) -> Books:
+    """The books, where this key is limited: `call`, `day`, `month`, and any other name is a tool."""
+    named = {name: Money(micros) for name, micros in limits.items()}
+    amounts = {name: named.pop(name, None) for name in ("call", "day", "month")}
+    books.api_keys[key] = KeyState(key, 0, 0, SpendingLimits(**amounts, tools=named).dump(), root)
     return books
 
 
@@ -270,5 +298,5 @@ def is_sound(books: Books) -> bool:
     return report.ok
 
 
-def chosen(table: dict[int, Row], ids: Sequence[int]) -> dict[int, Row]:
+def chosen(table: dict[Id, Row], ids: Sequence[Id]) -> dict[Id, Row]:
     return {each: table[each] for each in ids if each in table}

@@ -1,27 +1,32 @@
 """What several tests of the ledger ask for."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from payre_mcp.clock import ManualClock
+from payre_mcp.connection import Connection
 from payre_mcp.ledger.writer import Writer
-from payre_mcp.storage.embedded import open_embedded
-from payre_mcp.storage.sqlite import SqliteStore
 from tests.fakes import ScriptedStore, fund
-from tests.ledger.desk import Desk
+from tests.ledger.desk import Desk, store_on
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger_url(request: pytest.FixtureRequest) -> str:
+    """Every test of the ledger runs on both databases."""
+    if request.param == "postgres":
+        return request.getfixturevalue("database")
+    return f"sqlite:///{request.getfixturevalue('ledger_path')}"
 
 
 @pytest.fixture
-def desk(ledger_path: Path, clock: ManualClock) -> Iterator[Desk]:
-    ledger = open_embedded(ledger_path, clock)
+def desk(connection: Connection, clock: ManualClock) -> Iterator[Desk]:
+    ledger = connection.ledger
     ledger.writer.close()
-    store = ScriptedStore(SqliteStore(ledger_path))
+    store = ScriptedStore(store_on(ledger))
     writer = Writer(store, clock, ledger.ids, sweep_every_s=3600)
     payer = fund(ledger, 1_000_000, writer=writer)
     store.begun.clear()
     store.committed.clear()
-    yield Desk(ledger, store, writer, clock, payer, ledger_path)
+    yield Desk(ledger, store, writer, clock, payer)
     writer.close()
-    ledger.close()

@@ -1,26 +1,33 @@
 """A writer over a scripted store, hooks that break it, and the consumer whose commands it takes."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from payre_mcp.clock import ManualClock
 from payre_mcp.ledger.model import Command
 from payre_mcp.ledger.state import Answer, Decision
+from payre_mcp.ledger.store import Store
 from payre_mcp.ledger.writer import Ticket, Writer
 from payre_mcp.storage.embedded import EmbeddedLedger
+from payre_mcp.storage.ledger import OpenLedger
+from payre_mcp.storage.postgres import PostgresStore
+from payre_mcp.storage.server import ServerLedger
+from payre_mcp.storage.sqlite import SqliteStore
 from tests.fakes import Funded, Gate, Inbox, ScriptedStore, audited, done
 
 
 class Desk(NamedTuple):
     """A writer over a scripted store, and a consumer with $1.00 whose commands it takes."""
 
-    ledger: EmbeddedLedger
+    ledger: OpenLedger
     store: ScriptedStore
     writer: Writer
     clock: ManualClock
     payer: Funded
-    path: Path
+
+    def new_store(self) -> Store:
+        """The store of another writer on the same ledger."""
+        return store_on(self.ledger)
 
     def submit(self, *commands: Command, inbox: Inbox | None = None) -> tuple[Inbox, list[Ticket]]:
         inbox = inbox or Inbox()
@@ -49,7 +56,15 @@ class Desk(NamedTuple):
         return inbox.answers(tickets)
 
     def is_clean(self) -> bool:
-        return audited(self.path, self.clock.now_us()).ok
+        return audited(self.ledger, self.clock.now_us()).ok
+
+
+def store_on(ledger: OpenLedger) -> Store:
+    """A store of its own on an open ledger."""
+    if isinstance(ledger, EmbeddedLedger):
+        return SqliteStore(ledger.path)
+    assert isinstance(ledger, ServerLedger)
+    return PostgresStore(ledger.url, holder="another writer", own_time=False)
 
 
 class Broken(Exception):

@@ -33,6 +33,7 @@ from tests.ledger.commands import (
     NOON,
     RIVAL,
     SECOND,
+    SERVER,
     capture,
     charge,
     expire,
@@ -49,9 +50,15 @@ from tests.ledger.tariffs import BY_VERSION, TARIFFS, Tariff
 Value = TypeVar("Value")
 
 DEAD_KEY = 32
+BAKERY = 42
+"""A server beside `SERVER`."""
+
+LIMITED_KEY, LIMIT = 34, 300
+"""A key that may spend this much a day."""
 START = 700
 LAST = 1_000_000
 DAY = 24 * 3600 * SECOND
+TODAY = NOON - NOON % DAY
 Made = Hold | Charge | Capture
 Place = tuple[int, str, int]
 """A counter: consumer, name, start of its window."""
@@ -129,7 +136,11 @@ def openings(draw: st.DrawFn, number: int, amount: int) -> Command:
     else:
         spends = hold if make is hold else charge
         command = spends(number, amount, key=key, fingerprint=fingerprint, consumer=consumer)
-    command = command._replace(api_key_id=draw(rarely(DEAD_KEY, KEY)), developer_id=draw(rarely(RIVAL, DEV)))
+    if draw(st.booleans()):
+        command = command._replace(server_id=draw(rarely(BAKERY, SERVER)), grant_micros=draw(st.sampled_from([0, 60, 160])))
+    command = command._replace(
+        api_key_id=draw(st.sampled_from([KEY] * 14 + [LIMITED_KEY] * 5 + [DEAD_KEY])), developer_id=draw(rarely(RIVAL, DEV))
+    )
     return command._replace(expires_at=draw(st.sampled_from([NOON, NOON, NOON + LIFE]))) if isinstance(command, Hold) else command
 
 
@@ -144,11 +155,16 @@ class Call:
     hold: Hold
     until: int
     amount: int
+    credit: int = 0
     used: tuple[int, ...] = ()
     """What each counter of a metered price said when it was held."""
     state: str = "open"
     end: int = 0
     bill: int = 0
+
+    def keeps(self) -> dict[Place, int]:
+        """What it keeps in its counters while it runs."""
+        return dict.fromkeys(places(self.hold), known_of(self.hold)) | dict.fromkeys(limits_of(self.hold), self.amount)
 
 
 @dataclass
@@ -159,7 +175,10 @@ class Bill:
     developer: int
     amount: int
     fee: int
+    credit: int
+    server: int
     back: int = 0
+    credit_back: int = 0
     fee_back: int = 0
 
 
@@ -177,18 +196,36 @@ class Model:
     )
     claims: dict[tuple[int, int, str], str] = field(default_factory=dict[tuple[int, int, str], str])
     counted: Counter[Place] = field(default_factory=Counter[Place])
+    granted: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    spent: Counter[tuple[int, int]] = field(default_factory=Counter[tuple[int, int]])
+    """Free credit that was taken, by consumer and server."""
 
     def held(self, consumer: int) -> int:
-        return sum(call.amount for call in self.calls.values() if call.state == "open" and owner(call) == consumer)
+        calls = [call for call in self.calls.values() if call.state == "open" and owner(call) == consumer]
+        return sum(call.amount - call.credit for call in calls)
+
+    def credits(self) -> dict[tuple[int, int], tuple[int, int, int]]:
+        """(granted, left, held) of every free credit."""
+        return {place: (most, most - self.spent[place], self.credit_held(place)) for place, most in self.granted.items()}
+
+    def credit_held(self, place: tuple[int, int]) -> int:
+        calls = [call for call in self.calls.values() if call.state == "open"]
+        return sum(call.credit for call in calls if (owner(call), call.hold.server_id) == place)
+
+    def credit(self, command: Hold | Charge, grant: int = 0) -> int:
+        """The free credit that a call may take."""
+        place = (command.consumer_id, command.server_id)
+        if command.server_id == 0:
+            return 0
+        return self.granted[place] - self.spent[place] - self.credit_held(place) if place in self.granted else grant
 
     def reserved(self, place: Place) -> int:
         """What running calls keep in a counter."""
-        running = (call.hold for call in self.calls.values() if call.state == "open")
-        return sum(known_of(hold) for hold in running if place in places(hold))
+        return sum(call.keeps().get(place, 0) for call in self.calls.values() if call.state == "open")
 
     def counters(self) -> dict[Place, tuple[int, int]]:
         """(captured, reserved) of every counter that is not zero."""
-        known = {*self.counted, *(place for call in self.calls.values() for place in places(call.hold))}
+        known = {*self.counted, *(place for call in self.calls.values() for place in call.keeps())}
         return {place: counts for place in known if any(counts := (self.counted[place], self.reserved(place)))}
 
     def free(self, consumer: int) -> int:
@@ -237,14 +274,19 @@ class Model:
             amount = tariff_of(command).ceiling(known_of(command), used)
         if isinstance(command, Hold) and amount > command.max_micros:
             return "price_above_limit"
-        if amount > self.free(command.consumer_id):
+        if any(amount > max(0, LIMIT - self.counted[each] - self.reserved(each)) for each in limits_of(command)):
+            return "spend_limit"
+        credit = self.credit(command, command.grant_micros)
+        if amount > self.free(command.consumer_id) + credit:
             return "insufficient_balance"
+        if command.server_id and command.grant_micros:
+            self.granted.setdefault((command.consumer_id, command.server_id), command.grant_micros)
         if command.key:
             self.claims[place] = command.fingerprint
         if isinstance(command, Hold):
-            self.calls[command.id] = Call(command, command.expires_at, amount, used)
+            self.calls[command.id] = Call(command, command.expires_at, amount, min(amount, credit), used)
         else:
-            self.bill(command, place, amount)
+            self.bill(command, place, amount, min(amount, credit), command)
         return command.id
 
     def capture(self, command: Capture) -> str | int:
@@ -261,11 +303,12 @@ class Model:
         if isinstance(amount, str):
             return amount
         place = (command.consumer_id, command.developer_id, call.hold.key)
+        credit = call.credit if call.state == "open" else self.credit(call.hold)
         if call.state == "open":
             call.state, call.end = "captured", command.id
-        elif place in self.paid or self.busy(place) or amount > self.free(command.consumer_id):
+        elif place in self.paid or self.busy(place) or amount > self.free(command.consumer_id) + credit:
             return "hold_not_open"
-        call.bill = self.bill(command, place, amount)
+        call.bill = self.bill(command, place, amount, min(amount, credit), call.hold)
         for counter in places(call.hold):
             self.counted[counter] += used_by(command) or 0
         return command.id
@@ -303,18 +346,28 @@ class Model:
         if not 0 < command.amount_micros <= bill.amount - bill.back:
             return "refund_exceeds_charge"
         bill.back += command.amount_micros
-        fee = floor(Fraction(bill.fee * bill.back, bill.amount)) - bill.fee_back
+        credit = floor(Fraction(bill.credit * bill.back, bill.amount)) - bill.credit_back
+        bill.credit_back += credit
+        self.spent[bill.consumer, bill.server] -= credit
+        paid_back, paid = bill.back - bill.credit_back, bill.amount - bill.credit
+        fee = floor(Fraction(bill.fee * paid_back, paid)) - bill.fee_back if paid else 0
         bill.fee_back += fee
-        self.earn(bill.developer, fee - command.amount_micros, -fee)
-        self.money[bill.consumer] += command.amount_micros
+        self.earn(bill.developer, fee - (command.amount_micros - credit), -fee)
+        self.money[bill.consumer] += command.amount_micros - credit
         self.paid[place] = (command.id, what)
         return command.id
 
-    def bill(self, command: Charge | Capture, place: tuple[int, int, str], amount: int) -> int:
-        fee = floor(amount * Fraction(command.fee_bps, 10_000))
-        self.bills[command.id] = Bill(command.consumer_id, command.developer_id, amount, fee)
-        self.money[command.consumer_id] -= amount
-        self.earn(command.developer_id, amount - fee, fee)
+    def bill(
+        self, command: Charge | Capture, place: tuple[int, int, str], amount: int, credit: int, ordered: Hold | Charge
+    ) -> int:
+        for counter in limits_of(ordered):
+            self.counted[counter] += amount
+        paid = amount - credit
+        fee = floor(paid * Fraction(command.fee_bps, 10_000))
+        self.bills[command.id] = Bill(command.consumer_id, command.developer_id, amount, fee, credit, ordered.server_id)
+        self.spent[command.consumer_id, ordered.server_id] += credit
+        self.money[command.consumer_id] -= paid
+        self.earn(command.developer_id, paid - fee, fee)
         if place[2]:
             self.paid[place] = (command.id, None)
         return command.id
@@ -341,6 +394,11 @@ def tariff_of(hold: Hold) -> Tariff:
 def places(hold: Hold) -> list[Place]:
     """The counters of a metered hold."""
     return [(hold.consumer_id, *each) for each in hold.metered.counters] if hold.metered else []
+
+
+def limits_of(command: Hold | Charge) -> list[Place]:
+    """The counter of its key's limit."""
+    return [(command.consumer_id, f'["spent",{LIMITED_KEY},"day"]', TODAY)] if command.api_key_id == LIMITED_KEY else []
 
 
 def known_of(hold: Hold) -> int:

@@ -11,14 +11,15 @@ from payre_mcp.errors import PayreError
 from payre_mcp.ledger.audit import audit
 from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Account, Done, KeyState, Kind, Transfer
 from payre_mcp.ledger.state import Answer
-from tests.ledger.commands import ALICE, BOB, NOON, PART, SECOND, Books, top_up
-from tests.ledger.reference_model import DEAD_KEY, LAST, START, History, Model, histories, said
+from tests.ledger.commands import ALICE, BOB, NOON, PART, SECOND, Books, limited, top_up
+from tests.ledger.reference_model import DEAD_KEY, LAST, LIMIT, LIMITED_KEY, START, History, Model, histories, said
 
 
 def opened() -> Books:
-    """Two consumers with 700 micros each; one live key and one revoked."""
+    """Two consumers with 700 micros each; one live key, one revoked, and one that is limited."""
     books = Books(balances={who: Account(who, 0, 0) for who in (ALICE, BOB)})
     books.api_keys[DEAD_KEY] = KeyState(DEAD_KEY, NOON, 0)
+    limited(books, key=LIMITED_KEY, root=LIMITED_KEY, day=LIMIT)
     books.run(top_up(1, START), top_up(2, START, consumer=BOB))
     return books
 
@@ -44,6 +45,7 @@ def test_the_kernel_does_what_the_model_says(history: History) -> None:
         }
         assert books.earned == model.income
         assert {place: counts for place, counts in books.counted.items() if any(counts)} == model.counters()
+        assert {place: credit[2:] for place, credit in books.free.items()} == model.credits()
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,8 +59,11 @@ def test_no_history_makes_money_overdraws_anyone_or_ends_a_hold_twice(history: H
         balances = sum(each.balance_micros for each in books.balances.values())
         assert balances + sum(map(sum, books.earned.values())) == sum(of_kind(books, Kind.TOP_UP).values())
         for who, account in books.balances.items():
-            held = sum(each.amount_micros for each in books.holds.values() if each.consumer_id == who)
+            held = sum(each.amount_micros - each.credit_micros for each in books.holds.values() if each.consumer_id == who)
             assert 0 <= account.held_micros == held <= account.balance_micros
+        for (who, server), credit in books.free.items():
+            held = sum(each.credit_micros for each in books.holds.values() if (each.consumer_id, each.server_id) == (who, server))
+            assert 0 <= credit.held_micros == held <= credit.balance_micros <= credit.granted_micros
         ends = [row.ref_id for row in rows if row.kind in HOLD_ENDS]
         assert sorted([*ends, *books.holds]) == sorted(of_kind(books, Kind.HOLD))
         for answer in answers:
@@ -129,6 +134,12 @@ def forgeries(row: Transfer, hold_is_open: bool) -> Iterator[Transfer]:
     if row.kind == Kind.HOLD:
         yield row._replace(id=LAST)
         yield row._replace(part=PART + 1)
+    if row.credit_micros:
+        yield row._replace(credit_micros=row.credit_micros + 1)
+        yield row._replace(credit_micros=row.credit_micros - 1)
+        yield row._replace(credit_micros=-row.credit_micros)
+        yield row._replace(server_id=99)
+        yield row._replace(server_id=0)
     yield row._replace(amount_micros=row.amount_micros + 1)
     yield row._replace(kind=99)
     if row.amount_micros:
@@ -137,16 +148,17 @@ def forgeries(row: Transfer, hold_is_open: bool) -> Iterator[Transfer]:
 
 def costly_forgeries(row: Transfer, hold_is_open: bool) -> Iterator[Transfer]:
     """Changes that are wrong because money is in the row."""
-    releases = {Kind.VOID, Kind.EXPIRE}
+    releases, unearned = {Kind.VOID, Kind.EXPIRE}, {Kind.TOP_UP, Kind.GRANT}
+    is_free = row.kind in {Kind.CHARGE, Kind.REFUND} and row.amount_micros == row.credit_micros
     if row.kind not in releases:
         yield row._replace(amount_micros=row.amount_micros - 1)
         yield row._replace(amount_micros=-row.amount_micros)
     yield row._replace(consumer_id=BOB if row.consumer_id == ALICE else ALICE)
     yield row._replace(consumer_id=99)
     yield row._replace(part=PART + 1)
-    if row.kind != Kind.TOP_UP and not (row.kind == Kind.HOLD and hold_is_open):
+    if row.kind not in unearned and not (row.kind == Kind.HOLD and hold_is_open) and not is_free:
         yield row._replace(developer_id=99)
-    if row.kind in CHARGES:
+    if row.kind in CHARGES and row.amount_micros > row.credit_micros:
         yield row._replace(fee_bps=10_000)
     for kind in Kind:
         if kind != row.kind and not {kind, row.kind} <= releases:
@@ -159,9 +171,15 @@ def forged_terms(row: Transfer) -> Iterator[Transfer]:
     if row.kind == Kind.HOLD:
         yield row._replace(terms="")
         yield row._replace(terms=json.dumps({**terms, "variant": "other"}))
+        yield row._replace(terms=json.dumps({**terms, "spent": [["elsewhere", 0]]}))
     elif row.kind in CHARGES:
-        for forgery in ("nonsense", "[]", "{}", "1", json.dumps({**terms, "counters": 1})):
+        for forgery in ("nonsense", "[]", "{}", "1"):
             yield row._replace(terms=forgery)
+        if row.amount_micros:
+            yield row._replace(terms=json.dumps({**terms, "spent": [["elsewhere", 0]]}))
+        if "version" not in terms:
+            return
+        yield row._replace(terms=json.dumps({**terms, "counters": 1}))
         if not terms["missing"]:
             yield row._replace(terms=json.dumps({**terms, "shortfall_micros": terms["shortfall_micros"] + 1}))
             yield row._replace(terms=json.dumps({**terms, "lines": [*terms["lines"], ["requests", 1, "99999"]]}))

@@ -15,11 +15,11 @@ STRICT = Price.per("pages", usage="0.01", max_units=5, missing_usage="error").pl
 
 def amounts(desk: Desk) -> list[int]:
     """What each metered call was charged, in the order of their rows."""
-    return [row.amount_micros for row in journal_of(desk.path) if row.kind == Kind.CAPTURE]
+    return [row.amount_micros for row in journal_of(desk.ledger) if row.kind == Kind.CAPTURE]
 
 
 def counted(desk: Desk) -> list[tuple[int, int]]:
-    return list(counters_in(desk.path).values())
+    return list(counters_in(desk.ledger).values())
 
 
 @pytest.mark.parametrize("trouble", [StoreBusy("locked"), StoreUnavailable("disk is full")])
@@ -63,7 +63,7 @@ def test_a_capture_in_trouble_whose_hold_expired_meanwhile_is_charged_late_at_it
     desk.writer.sweep()
     desk.writer.sweep()
     desk.writer.sweep()
-    rows = journal_of(desk.path)
+    rows = journal_of(desk.ledger)
     assert [row.amount_micros for row in rows if row.kind in (Kind.CHARGE, Kind.CAPTURE)] == [10_000]
     assert counted(desk) == [(1, 0)]
     assert desk.is_clean()

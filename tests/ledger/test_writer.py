@@ -33,6 +33,7 @@ from payre_mcp.ledger.model import (
 )
 from payre_mcp.ledger.store import StoreBusy, StoreUnavailable
 from payre_mcp.ledger.writer import BATCH_LIMIT, HOLD_LIFE_US, Writer
+from payre_mcp.storage.embedded import EmbeddedLedger
 from payre_mcp.storage.sqlite import SqliteStore
 from tests.fakes import (
     PATIENCE_S,
@@ -52,7 +53,7 @@ from tests.ledger.desk import Death, Desk, poison, raiser
 
 
 def refund_of(payer: Funded, charge: Transfer, micros: int, key: str) -> Refund:
-    return Refund(payer.ledger.ids.new(), 0, charge.id, payer.id, payer.developer_id, micros, key)
+    return Refund(payer.ledger.ids.new(), payer.record.part, charge.id, payer.id, payer.developer_id, micros, key)
 
 
 async def until_quiet(asker: AsyncWriter, payer: Funded) -> None:
@@ -190,7 +191,7 @@ def test_the_writer_goes_on_after_a_poison_command(desk: Desk) -> None:
 
 
 def test_a_full_queue_still_takes_the_end_of_a_call_that_was_let_in(desk: Desk) -> None:
-    store = ScriptedStore(SqliteStore(desk.path))
+    store = ScriptedStore(desk.new_store())
     small = desk._replace(store=store, writer=Writer(store, desk.clock, desk.ledger.ids, queue_limit=1, sweep_every_s=3600))
     paid, given_back = (small.writer.ask(desk.payer.hold(5)).transfer.id for _ in range(2))
     gate = Gate()
@@ -223,7 +224,7 @@ def test_a_capture_that_found_the_database_in_trouble_is_charged_at_a_later_swee
 
 
 def test_a_full_queue_refuses_at_once_and_queues_nothing(desk: Desk) -> None:
-    store = ScriptedStore(SqliteStore(desk.path))
+    store = ScriptedStore(desk.new_store())
     writer = Writer(store, desk.clock, desk.ledger.ids, queue_limit=3, sweep_every_s=3600)
     small = desk._replace(store=store, writer=writer)
     gate = Gate()
@@ -277,7 +278,7 @@ async def test_a_hold_whose_caller_left_while_it_was_committed_is_voided(desk: D
         gate.open()
         await until_quiet(asker, desk.payer)
     assert desk.payer.row(hold.id) is not None
-    assert [row.kind for row in journal_of(desk.path) if row.ref_id == hold.id] == [Kind.VOID]
+    assert [row.kind for row in journal_of(desk.ledger) if row.ref_id == hold.id] == [Kind.VOID]
     assert desk.payer.account().held_micros == 0
 
 
@@ -330,7 +331,7 @@ async def test_a_replayed_hold_is_not_given_back_when_its_caller_leaves(desk: De
             leaving.cancel_scope.cancel()
         gate.open()
         await until_quiet(asker, desk.payer)
-    assert [row.kind for row in journal_of(desk.path)] == [Kind.TOP_UP, Kind.CHARGE]
+    assert [row.kind for row in journal_of(desk.ledger)] == [Kind.TOP_UP, Kind.CHARGE]
 
 
 async def test_one_loop_is_woken_for_all_its_callers_and_each_gets_its_own_answer(desk: Desk) -> None:
@@ -369,7 +370,7 @@ def test_a_loop_that_closed_before_the_answer_does_not_stop_the_writer_and_its_h
     gate.open()
     assert done(desk.writer.ask(desk.payer.charge(1))).transfer.amount_micros == 1
     done(desk.writer.ask(desk.payer.charge(1)))  # queued after the void
-    assert [row.kind for row in journal_of(desk.path) if row.ref_id == hold.id] == [Kind.VOID]
+    assert [row.kind for row in journal_of(desk.ledger) if row.ref_id == hold.id] == [Kind.VOID]
     assert desk.payer.account().held_micros == 0
 
 
@@ -580,12 +581,12 @@ def test_a_commit_whose_outcome_is_unknown_is_resolved_without_doing_it_twice(de
         "charge": payer.charge(7),
         "refund": refund_of(payer, desk.writer.ask(payer.charge(1_000)).transfer, 400, "back"),
     }[kind]
-    rows = len(journal_of(desk.path))
+    rows = len(journal_of(desk.ledger))
     desk.store.after_commit = raiser(StoreBusy("the answer was lost"), times=1)
     answer = desk.writer.ask(command)
     assert answer.transfer == payer.row(command.id)
     assert not answer.replayed
-    assert len(journal_of(desk.path)) == rows + 1
+    assert len(journal_of(desk.ledger)) == rows + 1
     assert desk.is_clean()
 
 
@@ -602,7 +603,7 @@ def test_a_whole_batch_whose_commit_is_unknown_answers_the_rows_of_the_first_try
         payer.charge(8),
         refund_of(payer, charge, 400, "back"),
     )
-    extend = Extend(0, to_extend.id, payer.id, to_extend.expires_at + 5)
+    extend = Extend(payer.record.part, to_extend.id, payer.id, to_extend.expires_at + 5)
     before = payer.account()
     lost = raiser(StoreBusy("the answer was lost"), times=1)
     *answers, extended, refused = desk.behind(
@@ -629,7 +630,7 @@ def test_a_hold_that_nobody_ends_expires_by_itself(desk: Desk) -> None:
     assert desk.payer.account().held_micros == 10
     desk.clock.advance(2)
     assert desk.writer.sweep() == 1
-    assert [row.kind for row in journal_of(desk.path) if row.ref_id == hold.id] == [Kind.EXPIRE]
+    assert [row.kind for row in journal_of(desk.ledger) if row.ref_id == hold.id] == [Kind.EXPIRE]
     assert desk.payer.account().held_micros == 0
     assert desk.writer.sweep() == 0
 
@@ -640,7 +641,7 @@ def test_a_hold_whose_call_still_runs_is_extended_instead(desk: Desk) -> None:
     for _ in range(5):
         desk.clock.advance(600)
         assert desk.writer.sweep() == 0
-    assert open_holds_of(desk.path)[hold.id].expires_at > desk.clock.now_us()
+    assert open_holds_of(desk.ledger)[hold.id].expires_at > desk.clock.now_us()
     desk.writer.let_go(hold.id)
     desk.clock.advance(901)
     assert desk.writer.sweep() == 1
@@ -663,7 +664,7 @@ def test_an_extension_that_found_the_database_busy_is_tried_again_at_the_next_sw
     desk.store.on_begin = raiser(StoreBusy("locked"), times=2)
     desk.writer.sweep()
     desk.writer.sweep()
-    assert open_holds_of(desk.path)[hold.id].expires_at == desk.clock.now_us() + HOLD_LIFE_US
+    assert open_holds_of(desk.ledger)[hold.id].expires_at == desk.clock.now_us() + HOLD_LIFE_US
 
 
 def test_more_expired_holds_than_a_batch_are_swept_in_turn(desk: Desk) -> None:
@@ -761,6 +762,7 @@ def _everything(payer: Funded, writer: Writer, size: int) -> Sequence[Command]:
     return [command for kind in kinds for command in kind(payer, writer, size // len(kinds))]
 
 
+@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     "kind",
     [_charges, _keyed_charges, _holds, _top_ups, _captures, _voids, _refused_captures, _refunds, _everything],
@@ -769,7 +771,8 @@ def test_a_batch_of_400_takes_as_many_statements_as_one_of_8(
     desk: Desk, kind: Callable[[Funded, Writer, int], Sequence[Command]]
 ) -> None:
     """Every step of a statement lets go of the interpreter lock, and a busy thread gives it back late."""
-    store = CountedStore(desk.path)
+    assert isinstance(desk.ledger, EmbeddedLedger)
+    store = CountedStore(desk.ledger.path)
     counted, scripted = store.counted, ScriptedStore(store)
     writer = Writer(scripted, desk.clock, desk.ledger.ids, sweep_every_s=3600)
     counts: list[int] = []

@@ -50,13 +50,13 @@ class Shop:
 
     def journal(self) -> list[str]:
         """What calls wrote into the journal, in order: `HOLD`, `CAPTURE`, `CHARGE`, `VOID`, `EXPIRE`."""
-        rows = [row for row in journal_of(self.connection.ledger.path) if row.kind != Kind.TOP_UP]
+        rows = [row for row in journal_of(self.connection.ledger) if row.kind != Kind.TOP_UP]
         return [Kind(row.kind).name for row in sorted(rows, key=lambda row: row.id)]
 
     def spent(self) -> int:
         """Micros that left the account since it had its $1.00; fails if money is still held or the audit finds fault."""
         account, report = self.consumer.account(), self.connection.audit()
-        assert (report.violations, account.held_micros, open_holds_of(self.connection.ledger.path)) == ([], 0, {})
+        assert (report.violations, account.held_micros, open_holds_of(self.connection.ledger)) == ([], 0, {})
         return 1_000_000 - account.balance_micros
 
     def receipt(self, result: CallToolResult) -> Receipt:

@@ -35,7 +35,7 @@ from payre_mcp.connection import open_ledger
 from payre_mcp.dev.web import listen, origin, serving
 from payre_mcp.ledger.model import HOLD_ENDS, Kind
 from payre_mcp.ledger.writer import HOLD_LIFE_US
-from tests.fakes import PATIENCE_S, ROOT, fund, journal_of, open_holds_of
+from tests.fakes import PATIENCE_S, ROOT, Where, fund, journal_of, open_holds_of
 from tests.server.conftest import Shop, meta_of, text_of
 
 PRICE = 5_000
@@ -367,16 +367,16 @@ async def test_whenever_a_caller_leaves_a_hold_is_captured_or_voided_once(
                 there.work.finish()
     clock.advance(HOLD_LIFE_US / US_PER_S + 1)
     await anyio.to_thread.run_sync(shop.connection.ledger.writer.sweep)
-    assert_each_hold_ended_once(shop.connection.ledger.path)
+    assert_each_hold_ended_once(shop.connection.ledger)
     assert shop.spent() == shop.journal().count("CAPTURE") * PRICE
 
 
-def assert_each_hold_ended_once(path: Path) -> None:
-    rows = journal_of(path)
+def assert_each_hold_ended_once(where: Where) -> None:
+    rows = journal_of(where)
     assert sorted(row.id for row in rows if row.kind == Kind.HOLD) == sorted(
         row.ref_id for row in rows if row.kind in HOLD_ENDS or (row.kind == Kind.CHARGE and row.ref_id)
     )
-    assert open_holds_of(path) == {}
+    assert open_holds_of(where) == {}
 
 
 # Pipes.

@@ -40,7 +40,7 @@ from payre_mcp.pricing import Target
 from payre_mcp.server.calls import PaidCall
 from payre_mcp.server.extension import Payre
 from payre_mcp.server.paid_server import PaidMCPServer
-from tests.fakes import PATIENCE_S, audited, fund, journal_of
+from tests.fakes import PATIENCE_S, audited, file_of, fund, journal_of
 from tests.server.conftest import Shop, code_of, facts_of, meta_of, text_of
 
 PRICE = 5_000
@@ -453,7 +453,7 @@ async def test_however_a_call_is_cancelled_its_hold_is_captured_or_voided_exactl
                             await done.wait()
                             tasks.cancel_scope.cancel()
     shop.connection.close()  # and with it everything that was on its way to the ledger
-    path = shop.connection.ledger.path
+    path = file_of(shop.connection.ledger)
     rows = journal_of(path)
     holds = [row.id for row in rows if row.kind == Kind.HOLD]
     ends = [row.ref_id for row in rows if row.kind in HOLD_ENDS]
@@ -682,7 +682,7 @@ async def test_when_the_database_itself_fails_a_priced_call_is_refused_and_no_sq
     tool = remembering(ran)
     async with Client(shop.server(tool), mode=mode) as client:
         shop.connection.close()
-        for file in shop.connection.ledger.path.parent.iterdir():
+        for file in file_of(shop.connection.ledger).parent.iterdir():
             file.unlink()
         outcome = await outcome_of(client, tool, shop.meta())
     assert ran == []
@@ -751,7 +751,7 @@ async def test_a_result_whose_hold_expired_is_delivered_and_charged_only_if_the_
 def expire_elsewhere(shop: Shop, clock: ManualClock, spend: bool) -> None:
     ahead = ManualClock(clock.now_us())
     ahead.advance(HOLD_LIFE_S + 1)
-    other = open_ledger(f"sqlite:///{shop.connection.ledger.path}", clock=ahead)
+    other = open_ledger(f"sqlite:///{file_of(shop.connection.ledger)}", clock=ahead)
     try:
         other.ledger.writer.sweep()
         assert shop.journal() == ["HOLD", "EXPIRE"]

@@ -21,7 +21,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from payre_mcp.connection import open_ledger
 from payre_mcp.keys import Mode, Role, new_key
 from payre_mcp.storage.library import connect
-from tests.fakes import PATIENCE_S, ROOT, fund
+from tests.fakes import PATIENCE_S, ROOT, file_of, fund
 from tests.server.conftest import Shop, code_of, facts_of
 
 STRANGERS = new_key(Role.CONSUMER, Mode.TEST).text
@@ -53,7 +53,7 @@ async def test_no_key_is_logged_answered_or_stored(
             results = [await shop.call(client, tool, key=key) for key in (own, *SECRETS) for tool in ("sell", "fail")]
     told = [result.model_dump_json() for result in results]
     logged = [record.getMessage() for record in caplog.records if record.name.startswith("payre_mcp")]
-    stored = everything_in(shop.connection.ledger.path)
+    stored = everything_in(file_of(shop.connection.ledger))
     printed = capfd.readouterr()
     assert any(own[-4:] in row for row in stored)
     for text in (*told, *logged, *stored, printed.out, printed.err, repr(shop.consumer.key)):

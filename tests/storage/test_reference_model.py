@@ -8,15 +8,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from payre_mcp.directory import SpendingLimits
 from payre_mcp.ledger.audit import audit
+from payre_mcp.ledger.credit import credit_needs
 from payre_mcp.ledger.kernel import decide
 from payre_mcp.ledger.model import Capture, Charge, Command, Done, Extend, Hold
+from payre_mcp.ledger.spending import spending_needs
 from payre_mcp.ledger.state import Answer, Decision, needs
-from payre_mcp.storage.journal import Snapshot
+from payre_mcp.money import Money
+from payre_mcp.storage.embedded import snapshot_of
 from payre_mcp.storage.library import connect
 from payre_mcp.storage.sqlite import SqliteStore
 from tests.ledger.commands import ALICE, BOB, KEY, NOON, SECOND, done, top_up
-from tests.ledger.reference_model import DEAD_KEY, START, Made, Model, commands, said
+from tests.ledger.reference_model import DEAD_KEY, LIMIT, LIMITED_KEY, START, Made, Model, commands, said
 
 PART = 0
 
@@ -66,22 +70,20 @@ class LedgerOnDisk(RuleBasedStateMachine):
 
     @invariant()
     def the_accounts_are_the_models(self) -> None:
-        snapshot = Snapshot(self.path)
-        try:
+        with snapshot_of(self.path) as snapshot:
             stored = {account.id: (account.balance_micros, account.held_micros) for _, account in snapshot.accounts()}
             earned = {developer: (net, fees) for _, developer, net, fees in snapshot.earnings()}
             counted = {(who, name, start): (taken, kept) for _, who, name, start, taken, kept in snapshot.counters()}
-        finally:
-            snapshot.close()
+            credits_left = {credit[:2]: credit[2:] for _, credit in snapshot.credits()}
         assert stored == {who: (amount, self.model.held(who)) for who, amount in self.model.money.items()}
         assert earned == self.model.income
         assert {place: counts for place, counts in counted.items() if any(counts)} == self.model.counters()
+        assert credits_left == self.model.credits()
 
     def teardown(self) -> None:
         self.store.close()
-        snapshot = Snapshot(self.path)
-        assert audit(snapshot, NOON).violations == []
-        snapshot.close()
+        with snapshot_of(self.path) as snapshot:
+            assert audit(snapshot, NOON).violations == []
         shutil.rmtree(self.folder)
 
     def drawn(self, data: st.DataObject, size: int, *, keep: bool = True) -> list[Command]:
@@ -97,7 +99,10 @@ class LedgerOnDisk(RuleBasedStateMachine):
     def decision(self, batch: list[Command], *, repeated: bool = False) -> Decision:
         """A transaction up to its commit."""
         self.store.begin(durable=True)
-        decision = decide(batch, self.store.load(needs(batch, repeated=repeated)), self.now)
+        state = self.store.load(needs(batch, repeated=repeated))
+        state.counters |= self.store.load_counters(spending_needs(batch, state, self.now))
+        state.credits = self.store.load_credits(credit_needs(batch, state))
+        decision = decide(batch, state, self.now)
         self.store.apply(decision)
         return decision
 
@@ -112,12 +117,13 @@ class LedgerOnDisk(RuleBasedStateMachine):
 
 
 def add_people(path: Path) -> None:
-    """Two consumers without money; one live key and one revoked."""
+    """Two consumers without money; one live key, one revoked, and one that is limited."""
     connection = connect(path)
     for who in (ALICE, BOB):
         connection.execute("insert into account values (?, ?, 0, 0, 0)", (PART, who))
-    for key, revoked_at in ((KEY, 0), (DEAD_KEY, NOON)):
-        columns = (key, key.to_bytes(32, "big"), "ck", "test", ALICE, PART, 0, "", "0000", 0, revoked_at, 0)
+    limits = SpendingLimits(day=Money(LIMIT)).dump()
+    for key, revoked_at, limited in ((KEY, 0, ""), (DEAD_KEY, NOON, ""), (LIMITED_KEY, 0, limits)):
+        columns = (key, key.to_bytes(32, "big"), "ck", "test", ALICE, PART, 0, "", "0000", 0, revoked_at, 0, limited, key)
         connection.execute(f"insert into api_key values ({', '.join('?' * len(columns))})", columns)
     connection.close()
 

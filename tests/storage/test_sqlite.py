@@ -82,10 +82,10 @@ def test_an_open_hold_is_the_columns_of_its_table_in_order(raw: Any) -> None:
 )
 def test_the_journal_refuses_every_change_of_a_row(payer: Funded, raw: Any, statement: str) -> None:
     payer.ledger.writer.ask(payer.charge(10))
-    before = journal_of(payer.ledger.path)
+    before = journal_of(payer.ledger)
     with pytest.raises(sqlite.IntegrityError):
         raw.execute(statement)
-    assert journal_of(payer.ledger.path) == before
+    assert journal_of(payer.ledger) == before
 
 
 def test_a_row_of_the_journal_cannot_be_replaced_by_another(payer: Funded, raw: Any) -> None:
@@ -147,19 +147,19 @@ def test_reading_connections_cannot_write(ledger_path: Path) -> None:
 
 
 def test_a_rolled_back_transaction_leaves_nothing(payer: Funded) -> None:
-    store = SqliteStore(payer.ledger.path)
+    store = SqliteStore(payer.path)
     store.begin(durable=True)
     store.rollback()
     store.rollback()
     store.begin(durable=False)
     store.commit()
     store.close()
-    assert len(journal_of(payer.ledger.path)) == 1
+    assert len(journal_of(payer.ledger)) == 1
 
 
 def test_a_store_loads_what_a_batch_needs_and_nothing_for_ids_that_do_not_exist(payer: Funded) -> None:
     charge = payer.ledger.writer.ask(payer.charge(10, key="k")).transfer
-    store = SqliteStore(payer.ledger.path)
+    store = SqliteStore(payer.path)
     store.begin(durable=True)
     state = store.load(needs([payer.charge(1, key="k"), payer.void(1), payer.hold(1)._replace(consumer_id=1, api_key_id=1)]))
     store.rollback()
@@ -175,7 +175,7 @@ def test_expired_holds_come_oldest_first_and_no_more_than_asked_for(payer: Funde
     holds = [payer.hold(1)._replace(expires_at=now + seconds) for seconds in (30, 10, 20, 90)]
     for hold in holds:
         payer.ledger.writer.ask(hold)
-    store = SqliteStore(payer.ledger.path)
+    store = SqliteStore(payer.path)
     assert [hold.expires_at - now for hold in store.expired(now + 30, 2)] == [10, 20]
     assert [hold.expires_at - now for hold in store.expired(now + 30, 9)] == [10, 20, 30]
     store.close()
@@ -195,7 +195,7 @@ class Impatient(SqliteStore):
 
 
 def test_a_store_says_busy_while_another_process_writes(payer: Funded, raw: Any) -> None:
-    store = Impatient(payer.ledger.path)
+    store = Impatient(payer.path)
     raw.execute("begin immediate")
     with pytest.raises(StoreBusy):
         store.begin(durable=True)
@@ -206,7 +206,7 @@ def test_a_store_says_busy_while_another_process_writes(payer: Funded, raw: Any)
 
 
 def test_a_ledger_whose_disk_is_full_refuses_and_keeps_what_it_has(payer: Funded, clock: ManualClock) -> None:
-    store = Impatient(payer.ledger.path)
+    store = Impatient(payer.path)
     store.limit_pages()
     writer = Writer(store, clock, payer.ledger.ids, sweep_every_s=3600)
     charged, refused = 0, False
@@ -219,11 +219,11 @@ def test_a_ledger_whose_disk_is_full_refuses_and_keeps_what_it_has(payer: Funded
     writer.close()
     assert charged > 0
     assert payer.account().balance_micros == 1_000 - charged
-    assert audited(payer.ledger.path, clock.now_us()).ok
+    assert audited(payer.ledger, clock.now_us()).ok
 
 
 def test_a_lost_database_is_unavailable_and_not_an_internal_error(payer: Funded, raw: Any) -> None:
-    store = SqliteStore(payer.ledger.path)
+    store = SqliteStore(payer.path)
     raw.execute("alter table account rename to gone")
     store.begin(durable=True)
     with pytest.raises(StoreUnavailable):
@@ -273,7 +273,7 @@ ledger.close()
 def test_ten_thousand_charges_of_four_processes_on_a_balance_worth_a_hundred_give_a_hundred(
     payer: Funded, clock: ManualClock
 ) -> None:
-    facts = (payer.ledger.path, payer.id, payer.record.id, payer.developer_id, 10_000 // RACERS)
+    facts = (payer.path, payer.id, payer.record.id, payer.developer_id, 10_000 // RACERS)
     racers = [start_python(RACER, *facts) for _ in range(RACERS)]
     for racer in racers:
         assert racer.stdout is not None
@@ -285,7 +285,7 @@ def test_ten_thousand_charges_of_four_processes_on_a_balance_worth_a_hundred_giv
     results = [[int(number) for number in finish(racer).split()] for racer in racers]
     assert [sum(each) for each in zip(*results, strict=True)] == [100, 9_900]
     assert payer.account().balance_micros == 0
-    report = audited(payer.ledger.path, clock.now_us())
+    report = audited(payer.ledger, clock.now_us())
     assert report.ok
     assert report.charges == 100
 
@@ -313,7 +313,7 @@ def race(runner: Callable[[Callable[[], object]], int]) -> int:
 
 def test_four_open_ledgers_in_one_process_charge_a_balance_exactly(payer: Funded, clock: ManualClock) -> None:
     def runner(meet: Callable[[], object]) -> int:
-        ledger, charged = open_embedded(payer.ledger.path, clock), 0
+        ledger, charged = open_embedded(payer.path, clock), 0
         for _ in range(25):
             meet()
             command = payer.charge(10)._replace(id=ledger.ids.new())
@@ -327,14 +327,14 @@ def test_four_open_ledgers_in_one_process_charge_a_balance_exactly(payer: Funded
 
     assert race(runner) == 1_000
     assert payer.account().balance_micros == 0
-    assert audited(payer.ledger.path, clock.now_us()).ok
+    assert audited(payer.ledger, clock.now_us()).ok
 
 
 def test_reading_a_balance_and_writing_it_back_loses_money_in_the_same_race(payer: Funded) -> None:
     """The control: what the ledger must not do, in the same kind of run, charges 1,000 micros and takes fewer."""
 
     def runner(meet: Callable[[], object]) -> int:
-        connection, charged = connect(payer.ledger.path), 0
+        connection, charged = connect(payer.path), 0
         for _ in range(25):
             (balance,) = connection.execute("select balance_micros from account where id = ?", (payer.id,)).fetchone()
             meet()
@@ -347,7 +347,7 @@ def test_reading_a_balance_and_writing_it_back_loses_money_in_the_same_race(paye
 
     assert race(runner) == 1_000
     assert payer.account().balance_micros == 750
-    assert not audited(payer.ledger.path, 0).ok
+    assert not audited(payer.ledger, 0).ok
 
 
 # --- killed
@@ -384,7 +384,7 @@ def test_kill_9_under_load_loses_nothing_that_was_answered_and_doubles_nothing(p
     payer.ledger.writer.ask(payer.top_up(10**9, key="plenty"))
     chance = random.Random(9)
     for _ in range(200 if faults else 20):
-        process = start_python(KILLED, payer.ledger.path, payer.id, payer.record.id, payer.developer_id)
+        process = start_python(KILLED, payer.path, payer.id, payer.record.id, payer.developer_id)
         assert process.stdout is not None
         told = [process.stdout.readline() for _ in range(chance.randrange(1, 200))]
         process.kill()
@@ -395,16 +395,16 @@ def test_kill_9_under_load_loses_nothing_that_was_answered_and_doubles_nothing(p
         # Whoever heard nothing asks again with the same key, and is charged once in all.
         for name in tried:
             payer.ledger.writer.ask(payer.charge(7, key=name, fingerprint="f")._replace(fee_bps=300))
-        rows = journal_of(payer.ledger.path)
+        rows = journal_of(payer.ledger)
         assert answered <= {row.id for row in rows}
         assert {name: sum(row.key == name for row in rows) for name in tried} == dict.fromkeys(tried, 1)
-        report = audited(payer.ledger.path, SystemClock().now_us())
+        report = audited(payer.ledger, SystemClock().now_us())
         assert report.ok, report.violations
 
 
 def test_holds_of_a_killed_process_are_swept_when_their_time_is_over(payer: Funded, clock: ManualClock) -> None:
     payer.ledger.writer.ask(payer.top_up(10**9, key="plenty"))
-    process = start_python(KILLED, payer.ledger.path, payer.id, payer.record.id, payer.developer_id)
+    process = start_python(KILLED, payer.path, payer.id, payer.record.id, payer.developer_id)
     assert process.stdout is not None
     process.stdout.readline()
     process.kill()
@@ -413,7 +413,7 @@ def test_holds_of_a_killed_process_are_swept_when_their_time_is_over(payer: Fund
     clock.advance((SystemClock().now_us() - clock.now_us() + 2 * HOLD_LIFE_US) / 1_000_000)
     payer.ledger.writer.sweep()
     assert payer.account().held_micros == 0
-    assert audited(payer.ledger.path, clock.now_us()).ok
+    assert audited(payer.ledger, clock.now_us()).ok
 
 
 # --- files and openings

@@ -10,10 +10,13 @@ from alembic import command
 from alembic.config import Config
 
 from payre_mcp.clock import ManualClock, SystemClock
+from payre_mcp.directory import NO_LIMITS, SpendingLimits
+from payre_mcp.errors import SpendLimit
 from payre_mcp.ledger.kernel import decide
 from payre_mcp.ledger.metering import MOST_COUNTED, counters_of
 from payre_mcp.ledger.model import Command, Hold, Kind, Transfer
 from payre_mcp.ledger.state import Answer, CounterKey, Decision, Needs, needs
+from payre_mcp.money import Money
 from payre_mcp.pricing import Price, Target
 from payre_mcp.storage import migrate
 from payre_mcp.storage.embedded import EmbeddedLedger, open_embedded
@@ -43,7 +46,7 @@ def payer(ledger: EmbeddedLedger) -> Funded:
 @pytest.fixture
 def store(payer: Funded) -> Iterator[SqliteStore]:
     """A store of the test's own, beside the writer's."""
-    store = SqliteStore(payer.ledger.path)
+    store = SqliteStore(payer.path)
     yield store
     store.rollback()
     store.close()
@@ -76,7 +79,7 @@ def test_a_row_of_counters_is_the_columns_of_its_table_in_order(ledger_path: Pat
 def test_counters_are_loaded_whatever_the_length_of_the_list_and_unknown_ones_are_absent(
     payer: Funded, store: SqliteStore, wanted: int
 ) -> None:
-    raw = connect(payer.ledger.path)
+    raw = connect(payer.path)
     for number in range(8):
         raw.execute("insert into usage_counter values (0, ?, ?, ?, ?, ?)", (payer.id, f"n{number}", 7, number, 2**62))
     raw.execute("insert into usage_counter values (1, ?, 'n0', 7, 5, 5)", (payer.id,))
@@ -93,7 +96,7 @@ def test_counters_are_loaded_whatever_the_length_of_the_list_and_unknown_ones_ar
 def test_a_target_of_any_name_has_its_counter(payer: Funded, name: str) -> None:
     holds = [payer.metered(STEPS, name=name)._replace(tool="plain") for _ in range(3)]
     assert [payer.ledger.writer.ask(each).transfer.amount_micros for each in holds] == [10_000, 10_000, 5_000]
-    ((place, counts),) = counters_in(payer.ledger.path).items()
+    ((place, counts),) = counters_in(payer.ledger).items()
     assert (place[1], counts) == (counters_of(STEPS, 1, Target("tool", name), 0)[0][0], (0, 3))
 
 
@@ -102,13 +105,13 @@ def test_thousands_of_metered_calls_go_in_one_transaction(payer: Funded, store: 
     targets = ["busy", *(f"rare {number}" for number in range(1_000))]
     holds: list[Hold] = [payer.metered(STEPS, name=targets[number % 2 * (number // 2 % 1_000 + 1)]) for number in range(3_000)]
     held = [done(each).transfer for each in transact(store, holds)]
-    assert sorted(counters_in(payer.ledger.path).values())[-1] == (0, 1_500)
-    assert len(counters_in(payer.ledger.path)) == 1_001
+    assert sorted(counters_in(payer.ledger).values())[-1] == (0, 1_500)
+    assert len(counters_in(payer.ledger)) == 1_001
     charged = [done(each).transfer for each in transact(store, [payer.spend(each.id, STEPS) for each in held])]
     assert [each.amount_micros for each in charged] == [each.amount_micros for each in held]
     assert sum(each.amount_micros for each in charged[::2]) == 2 * 10_000 + 2 * 5_000 + 1_496 * 1_000
-    assert sum(sum(each) for each in counters_in(payer.ledger.path).values()) == 3_000
-    assert audited(payer.ledger.path, 1).ok
+    assert sum(sum(each) for each in counters_in(payer.ledger).values()) == 3_000
+    assert audited(payer.ledger, 1).ok
 
 
 def test_more_counters_than_one_statement_takes_are_written_and_read_in_several(payer: Funded, store: SqliteStore) -> None:
@@ -128,10 +131,10 @@ def test_a_counter_stops_at_the_most_and_the_ledger_stays_sound(payer: Funded, s
     transact(store, holds)
     for chunk in (holds[:300], holds[300:512], holds[512:514], holds[514:]):
         transact(store, [payer.spend(each.id, TEXT, {"tokens": most}) for each in chunk])
-    assert list(counters_in(payer.ledger.path).values()) == [(MOST_COUNTED, 0)]
+    assert list(counters_in(payer.ledger).values()) == [(MOST_COUNTED, 0)]
     assert payer.account().balance_micros == RICHES - 600 * 10_000
     assert transact(store, [payer.metered(TEXT, {})])
-    assert audited(payer.ledger.path, 1).violations == []
+    assert audited(payer.ledger, 1).violations == []
 
 
 def test_counters_of_one_consumer_do_not_touch_anothers(payer: Funded) -> None:
@@ -139,7 +142,7 @@ def test_counters_of_one_consumer_do_not_touch_anothers(payer: Funded) -> None:
     ask = payer.ledger.writer.ask
     costs = [ask(who.spend(ask(who.metered(STEPS)).transfer.id, STEPS)).transfer.amount_micros for who in (payer, other) * 3]
     assert costs == [10_000, 10_000, 10_000, 10_000, 5_000, 5_000]
-    assert list(counters_in(payer.ledger.path).values()) == [(3, 0), (3, 0)]
+    assert list(counters_in(payer.ledger).values()) == [(3, 0), (3, 0)]
 
 
 # --- several processes
@@ -197,7 +200,7 @@ def go(process: Any) -> None:
 
 
 def test_metered_calls_of_four_processes_over_two_steps_and_a_quota_cost_the_exact_schedule(payer: Funded) -> None:
-    racers = [start_python(RACER, payer.ledger.path, payer.id, payer.record.id, payer.developer_id, 100) for _ in range(4)]
+    racers = [start_python(RACER, payer.path, payer.id, payer.record.id, payer.developer_id, 100) for _ in range(4)]
     for racer in racers:
         assert racer.stdout is not None
         assert racer.stdout.readline() == "ready\n"
@@ -206,8 +209,8 @@ def test_metered_calls_of_four_processes_over_two_steps_and_a_quota_cost_the_exa
     sums = [int(finish(racer).split()[-1]) for racer in racers]
     assert sum(sums) == 90 * 10_000 + 150 * 5_000 + 150 * 2_000
     assert payer.account().balance_micros == RICHES - sum(sums)
-    assert list(counters_in(payer.ledger.path).values()) == [(400, 0), (400, 0)]
-    report = audited(payer.ledger.path, SystemClock().now_us())
+    assert list(counters_in(payer.ledger).values()) == [(400, 0), (400, 0)]
+    report = audited(payer.ledger, SystemClock().now_us())
     assert report.violations == []
     assert report.charges == 400
 
@@ -216,7 +219,7 @@ def test_kill_9_in_the_middle_of_metered_calls_keeps_counters_and_charges_in_ste
     """What was answered is there, and every counter is the sum of its charges and of its open holds."""
     chance = random.Random(53)
     for _ in range(100 if faults else 3):
-        process = start_python(RACER, payer.ledger.path, payer.id, payer.record.id, payer.developer_id, 10_000)
+        process = start_python(RACER, payer.path, payer.id, payer.record.id, payer.developer_id, 10_000)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         go(process)
@@ -224,12 +227,12 @@ def test_kill_9_in_the_middle_of_metered_calls_keeps_counters_and_charges_in_ste
         process.kill()
         told += process.communicate(timeout=PATIENCE_S)[0].splitlines()
         answered = {int(line.split()[1]) for line in told if line.startswith("done ")}
-        charges = {row.id for row in journal_of(payer.ledger.path) if row.kind == Kind.CAPTURE}
+        charges = {row.id for row in journal_of(payer.ledger) if row.kind == Kind.CAPTURE}
         assert answered
         assert answered <= charges
-        running = len(open_holds_of(payer.ledger.path))
-        assert list(counters_in(payer.ledger.path).values()) == [(len(charges), running)] * 2
-        assert audited(payer.ledger.path, SystemClock().now_us()).violations == []
+        running = len(open_holds_of(payer.ledger))
+        assert list(counters_in(payer.ledger).values()) == [(len(charges), running)] * 2
+        assert audited(payer.ledger, SystemClock().now_us()).violations == []
 
 
 # --- ledgers of the first schema
@@ -249,11 +252,11 @@ def first_schema(path: Path) -> None:
     engine.dispose()
 
 
-def as_the_first_version_wrote_it(ledger: EmbeddedLedger, path: Path) -> None:
+def as_the_first_version_wrote_it(ledger: Path, path: Path) -> None:
     """A ledger of revision 0001 with the rows of this one, which has fixed prices alone."""
     first_schema(path)
     old = connect(path)
-    old.execute("attach ? as new", (str(ledger.path),))
+    old.execute("attach ? as new", (str(ledger),))
     for table in TABLES:
         columns = ", ".join(row[1] for row in old.execute(f"pragma main.table_info({table})").fetchall())
         assert "terms" not in columns
@@ -261,7 +264,7 @@ def as_the_first_version_wrote_it(ledger: EmbeddedLedger, path: Path) -> None:
     old.execute("detach new")
     assert migrate.schema_state(old) == SchemaState.OLDER
     old.close()
-    (path.parent / "payre.keys").write_bytes((ledger.path.parent / "payre.keys").read_bytes())
+    (path.parent / "payre.keys").write_bytes((ledger.parent / "payre.keys").read_bytes())
 
 
 @pytest.fixture
@@ -279,7 +282,7 @@ def upgraded(payer: Funded, clock: ManualClock, tmp_path: Path) -> Iterator[tupl
     voided = ask(payer.hold(800)).transfer
     ask(payer.void(voided.id))
     (tmp_path / "old").mkdir()
-    as_the_first_version_wrote_it(payer.ledger, tmp_path / "old" / "payre.db")
+    as_the_first_version_wrote_it(payer.path, tmp_path / "old" / "payre.db")
     ledger = open_embedded(tmp_path / "old" / "payre.db", clock)
     yield payer._replace(ledger=ledger), [*left, slow, voided]
     ledger.close()
@@ -290,12 +293,21 @@ Upgraded = tuple[Funded, list[Transfer]]
 
 def test_an_upgraded_ledger_keeps_every_row_and_is_sound(upgraded: Upgraded, payer: Funded, clock: ManualClock) -> None:
     old, (a, b, c, *_) = upgraded
-    assert journal_of(old.ledger.path) == journal_of(payer.ledger.path)
-    assert open_holds_of(old.ledger.path) == open_holds_of(payer.ledger.path)
-    assert set(open_holds_of(old.ledger.path)) == {a.id, b.id, c.id}
-    assert {row.terms for row in journal_of(old.ledger.path)} == {""}
+    assert journal_of(old.ledger) == journal_of(payer.ledger)
+    assert open_holds_of(old.ledger) == open_holds_of(payer.ledger)
+    assert set(open_holds_of(old.ledger)) == {a.id, b.id, c.id}
+    assert {row.terms for row in journal_of(old.ledger)} == {""}
     assert old.account() == payer.account()
-    assert audited(old.ledger.path, clock.now_us()).violations == []
+    assert audited(old.ledger, clock.now_us()).violations == []
+
+
+def test_keys_of_an_older_ledger_have_no_limits_and_are_each_the_first_of_their_line(upgraded: Upgraded) -> None:
+    ledger = upgraded[0].ledger
+    (key,) = ledger.directory.list_keys()
+    assert (key.limits, key.root_id) == (NO_LIMITS, key.id)
+    ledger.directory.set_limits(key.id, SpendingLimits(day=Money(0)))
+    with pytest.raises(SpendLimit):
+        ledger.writer.ask(upgraded[0].charge(1))
 
 
 def test_calls_that_were_held_before_an_upgrade_end_after_it(upgraded: Upgraded, clock: ManualClock) -> None:
@@ -307,8 +319,8 @@ def test_calls_that_were_held_before_an_upgrade_end_after_it(upgraded: Upgraded,
     assert (late.kind, late.ref_id, late.terms) == (Kind.CHARGE, slow.id, "")
     assert ask(old.void(voided.id)).replayed
     assert ask(old.charge(1_000, key="paid")).replayed
-    assert set(open_holds_of(old.ledger.path)) == {c.id}
-    assert audited(old.ledger.path, clock.now_us()).violations == []
+    assert set(open_holds_of(old.ledger)) == {c.id}
+    assert audited(old.ledger, clock.now_us()).violations == []
 
 
 def test_an_upgraded_ledger_charges_metered_calls_and_still_refuses_changes(upgraded: Upgraded, clock: ManualClock) -> None:
@@ -317,13 +329,13 @@ def test_an_upgraded_ledger_charges_metered_calls_and_still_refuses_changes(upgr
     costs = [ask(old.spend(ask(old.metered(STEPS)).transfer.id, STEPS)).transfer.amount_micros for _ in range(3)]
     ask(old.capture(a.id, 1))
     assert costs == [10_000, 10_000, 5_000]
-    assert list(counters_in(old.ledger.path).values()) == [(3, 0)]
-    assert audited(old.ledger.path, clock.now_us()).violations == []
+    assert list(counters_in(old.ledger).values()) == [(3, 0)]
+    assert audited(old.ledger, clock.now_us()).violations == []
 
 
 def test_an_upgraded_file_has_the_columns_of_a_new_one_in_their_order(upgraded: Upgraded, ledger_path: Path) -> None:
     shapes: list[dict[str, list[Any]]] = []
-    for path in (upgraded[0].ledger.path, ledger_path):
+    for path in (upgraded[0].path, ledger_path):
         raw = connect(path)
         tables = [name for (name,) in raw.execute("select name from sqlite_master where type = 'table' order by name")]
         shapes.append({name: raw.execute(f"pragma table_info({name})").fetchall() for name in tables})

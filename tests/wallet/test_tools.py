@@ -1,4 +1,4 @@
-"""The wallet's seven tools over HTTP: what they say, to whom, and what they never say."""
+"""The wallet's tools over HTTP: what they say, to whom, and what they never say."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -26,6 +26,10 @@ TOOLS: dict[str, dict[str, Any]] = {
     "get_charge": {"charge_id": format_id("chg", 1)},
     "quote_price": {"name": "forecast"},
     "verify_receipt": {"receipt": "a.b.c"},
+    "get_limits": {},
+    "lower_limit": {"window": "day", "amount_usd": "1"},
+    "get_spending": {},
+    "list_servers": {},
 }
 HEADERS = {
     "content-security-policy": (
@@ -70,11 +74,14 @@ def stranger(box: Sandbox) -> Funded:
 # What it says.
 
 
-async def test_the_wallet_has_seven_tools_none_of_which_moves_money(wallet: Client) -> None:
+async def test_no_tool_of_the_wallet_moves_money(wallet: Client) -> None:
     tools = {tool.name: tool for tool in (await wallet.list_tools()).tools}
     assert tools.keys() == TOOLS.keys()
     read_only = {name for name, tool in tools.items() if tool.annotations and tool.annotations.read_only_hint}
-    assert read_only == TOOLS.keys() - {"create_top_up_link"}
+    assert read_only == TOOLS.keys() - {"create_top_up_link", "lower_limit"}
+    lowers = tools["lower_limit"].annotations
+    assert lowers is not None
+    assert (lowers.destructive_hint, lowers.idempotent_hint, lowers.open_world_hint) == (False, True, False)
     assert all(tool.output_schema and tool.description for tool in tools.values())
 
 

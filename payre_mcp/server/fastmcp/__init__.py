@@ -59,7 +59,7 @@ class _Face(ServerExtension):
             if not _has_more_once_it_runs(self._doors.host):
                 raise
         try:
-            await self._payre.ready()
+            await self._payre.start()
             yield
         finally:
             with anyio.CancelScope(shield=True):
