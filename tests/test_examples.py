@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client
 from mcp.server.mcpserver import MCPServer
 
 from examples import (
@@ -13,6 +14,7 @@ from examples import (
     existing_server,
     fastmcp_server,
     fixed_price,
+    hub_seller,
     paying_client,
     price_file,
     subclass,
@@ -21,8 +23,11 @@ from examples import (
     variant_price,
     wallet_in_a_client,
 )
+from payre_mcp.connection import open_ledger
 from payre_mcp.money import Money
 from payre_mcp.testing import sandbox
+from tests.fakes import fund
+from tests.hubs import running_hub
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -98,11 +103,32 @@ async def test_the_wallet_in_a_client_tells_the_balance(tmp_path: Path) -> None:
         assert await wallet_in_a_client.main(str(tmp_path), box.consumer_key) == "$7.50"
 
 
+async def test_the_seller_at_a_hub_is_told_where_it_is_by_two_settings(
+    ledger_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    connection = open_ledger(f"sqlite:///{ledger_path}")
+    consumer = fund(connection.ledger, 1_000_000)
+    with running_hub(connection) as hub:
+        monkeypatch.setenv("PAYRE_URL", hub.url)
+        monkeypatch.setenv("PAYRE_SECRET_KEY", hub.secret_key)
+        async with Client(hub_seller.server) as client:
+            result = await client.call_tool("locate", {"place": "Oslo"}, meta={"dev.payre/key": consumer.key.text})
+            assert not (await client.call_tool("legend", {})).is_error
+        receipt = connection.ledger.ring.verify((result.meta or {})["dev.payre/receipt"])
+    assert (receipt.server, receipt.name, receipt.amount_micros) == ("atlas", "locate", 5_000)
+    assert consumer.account().balance_micros == 995_000
+    connection.close()
+    told = capfd.readouterr().err
+    assert f"charges go to the hub at {hub.url} as pyr_sk_test_...{hub.secret_key[-4:]}" in told
+    assert "test ledger" not in told
+    assert hub.secret_key not in told
+
+
 async def test_the_example_of_a_test_passes() -> None:
     await testing_a_server.test_a_forecast_costs_half_a_cent()
 
 
 def test_no_example_is_left_out() -> None:
     priced = {fixed_price, subclass, existing_server, by_usage, by_token, tiered_price, variant_price, price_file, charge_by_hand}
-    used = priced | {paying_client, wallet_in_a_client, testing_a_server, fastmcp_server}
+    used = priced | {paying_client, wallet_in_a_client, testing_a_server, fastmcp_server, hub_seller}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {module.__name__.removeprefix("examples.") for module in used}
