@@ -1,12 +1,13 @@
-"""What the benchmarks share: the disk's own speed, percentiles, rows with a target, one JSON object on stdout."""
+"""What the benchmarks share: cells in turns, the disk's own speed, percentiles, rows with a target, one JSON object."""
 
 import json
 import math
 import os
 import platform
+import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,6 +16,10 @@ from payre_mcp.storage.library import sqlite
 
 REPEATS = 3
 """How often every timed cell runs; its figure is the median."""
+
+
+class Wrong(Exception):
+    """The figures would mean nothing: somebody did other work, or the ledger is broken."""
 
 
 class Disk(NamedTuple):
@@ -27,11 +32,11 @@ class Disk(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a report. `holds` is None where a figure is only reported."""
+    """One line of a report. `holds` is None where a figure is only reported, `figure` where there is none."""
 
     name: str
     what: str
-    figure: float
+    figure: float | None
     unit: str
     target: str = "report"
     holds: bool | None = None
@@ -45,6 +50,12 @@ def held(
     """A ratio with the figure to hold."""
     holds = figure >= target if bound == "at least" else figure <= target
     return Row(name, what, round(figure, 3), "x", f"{bound} {target}x", holds, cells)
+
+
+def in_turns(repeats: int, *sides: Callable[[], float]) -> list[float]:
+    """The median of each, run in turns, so that a slow spell of the machine hits all."""
+    taken = [[side() for side in sides] for _ in range(repeats)]
+    return [round(statistics.median(each), 1) for each in zip(*taken, strict=True)]
 
 
 def fsync_probe(folder: Path, seconds: float) -> Disk:
@@ -75,12 +86,13 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def print_report(seconds: float, rows: Sequence[Row]) -> None:
-    """Print the one JSON object."""
+def print_report(seconds: float, rows: Sequence[Row], **beside: object) -> None:
+    """Print the one JSON object; `beside` is what else the machine is made of."""
     machine = {
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "sqlite": sqlite.sqlite_version,
         "system": f"{platform.system()} {platform.machine()}",
+        **beside,
     }
     print(json.dumps({"machine": machine, "seconds": seconds, "rows": [asdict(row) for row in rows]}, indent=2))
