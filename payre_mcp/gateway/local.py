@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 import anyio
 import anyio.to_thread
@@ -83,10 +84,9 @@ class LocalGateway:
         self._writer, self._async, self._journal = writer, AsyncWriter(writer), journal
         self._directory, self._statements, self._access = directory, statements, access
         self._ids, self._clock, self._developer, self._fee_bps = ids, clock, developer, fee_bps
-        self._top_ups, self._quotes, self._on_close = top_ups, quotes, on_close
-        self._calls_run_here, self._free_credit = calls_run_here, free_credit
-        self._servers: dict[str, Server] = {}
-        self._prices: dict[tuple[str, Target, str], PriceSpec] = {}
+        self._top_ups, self._quotes, self._on_close, self._free_credit = top_ups, quotes, on_close, free_credit
+        self._calls_run_here = calls_run_here
+        self._servers, self._prices = dict[str, Server](), dict[tuple[str, Target, str], PriceSpec]()
 
     async def publish(self, server: str, prices: Mapping[Target, PriceSpec]) -> None:
         """Record the server's price list. Publishing the same list again changes nothing."""
@@ -336,7 +336,13 @@ def _too_slow() -> PayreUnavailable:
 
 def plan_by_hand(spec: PriceSpec, request: CallRequest) -> Plan:
     """The plan of an amount that the seller says. Raises `PriceMismatch`."""
-    return load_price(within(spec, request).usd).plan("")
+    return _plan_of(within(spec, request).usd)
+
+
+@lru_cache(maxsize=1024)
+def _plan_of(usd: str) -> Plan:
+    """The plan of a price that is one amount; a seller charges the same few over and over."""
+    return load_price(usd).plan("")
 
 
 def within(spec: PriceSpec, request: CallRequest) -> Money:

@@ -383,7 +383,7 @@ def test_kill_9_under_load_loses_nothing_that_was_answered_and_doubles_nothing(p
     """A killed process, not a power cut: what the kernel was given stays, so holds stay too."""
     payer.ledger.writer.ask(payer.top_up(10**9, key="plenty"))
     chance = random.Random(9)
-    for _ in range(200 if faults else 20):
+    for _ in range(200 if faults else 8):
         process = start_python(KILLED, payer.path, payer.id, payer.record.id, payer.developer_id)
         assert process.stdout is not None
         told = [process.stdout.readline() for _ in range(chance.randrange(1, 200))]
