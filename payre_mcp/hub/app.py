@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any
 
 import anyio
@@ -41,7 +42,7 @@ def hub_application(
     meters = Meters()
     jobs = Jobs(connection.ledger, meters)
     door = Door(Desk(connection, meters), Rates(clock, consumer=consumer_rate, developer=developer_rate), clock)
-    document = answer(openapi(ENDPOINTS, version=VERSION)).body
+    document = _description()
     # Which hosts it answers to is decided before the request gets there.
     security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     wallet_app = wallet.streamable_http_app(streamable_http_path=WALLET_PATH, transport_security=security)
@@ -71,3 +72,9 @@ def hub_application(
     )
     app.router.redirect_slashes = False
     return app
+
+
+@lru_cache(maxsize=1)
+def _description() -> bytes:
+    """The OpenAPI document, which is the same for every hub of this version."""
+    return bytes(answer(openapi(ENDPOINTS, version=VERSION)).body)

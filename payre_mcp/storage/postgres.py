@@ -67,7 +67,7 @@ class PostgresStore:
         self._url, self._holder, self._own_time, self._one_part, self._lane = url, holder, own_time, one_part, lane
         self._connection: psycopg.Connection[Any] | None = None
         self._gone_since: float | None = None
-        self._begun = False
+        self._begun = self._sweeps = False
         self._decision = Decision()
         self._parts: Mapping[int, int] = {}
         self._only = ""
@@ -158,12 +158,15 @@ class PostgresStore:
         self._connected()
         number, of = self._lane
         with self._talking() as connection:
-            if not take_lease(connection, f"sweep {number}", self._holder, SWEEP_LEASE_S):
+            self._sweeps = take_lease(connection, f"sweep {number}", self._holder, SWEEP_LEASE_S)
+            if not self._sweeps:
                 return []
             return [OpenHold(*row) for row in connection.execute(_EXPIRED, [now, of, number, limit]).fetchall()]
 
     def prune(self, now: int) -> None:
-        """Forget stored results whose time is over, one part at each call."""
+        """Forget stored results whose time is over, one part at each call, where this process looked for expired holds last."""
+        if not self._sweeps:
+            return
         self._connected()
         with self._talking() as connection:
             (parts,) = connection.execute("select parts from ledger").fetchone() or (1,)
