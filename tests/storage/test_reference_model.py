@@ -1,9 +1,15 @@
-"""Kernel and SQLite store against a plain model, step by step, with crashes between any two steps."""
+"""Kernel and stores against a plain model, step by step, with crashes between any two steps."""
 
 import shutil
 import tempfile
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
+import psycopg
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -15,30 +21,98 @@ from payre_mcp.ledger.kernel import decide
 from payre_mcp.ledger.model import Capture, Charge, Command, Done, Extend, Hold
 from payre_mcp.ledger.spending import spending_needs
 from payre_mcp.ledger.state import Answer, Decision, needs
+from payre_mcp.ledger.store import Store
 from payre_mcp.money import Money
 from payre_mcp.storage.embedded import snapshot_of
+from payre_mcp.storage.engine import server_engine
 from payre_mcp.storage.library import connect
+from payre_mcp.storage.postgres import PostgresStore
+from payre_mcp.storage.readers import PostgresReader
+from payre_mcp.storage.snapshot import Snapshot
 from payre_mcp.storage.sqlite import SqliteStore
+from tests.fakes import PARTS
 from tests.ledger.commands import ALICE, BOB, KEY, NOON, SECOND, done, top_up
 from tests.ledger.reference_model import DEAD_KEY, LIMIT, LIMITED_KEY, START, Made, Model, commands, said
+from tests.postgres_server import Databases
 
 PART = 0
+"""The one that SQLite has, and one of those that PostgreSQL has."""
+
+
+class Place(Protocol):
+    """A ledger of one example's own."""
+
+    def store(self) -> Store: ...
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]: ...
+
+    def insert(self, table: str, *values: object) -> None: ...
+
+    def remove(self) -> None: ...
+
+
+class File:
+    """A ledger on SQLite."""
+
+    def __init__(self, template: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="payre-model-"))
+        self.path = self.folder / "payre.db"
+        shutil.copy(template, self.path)
+
+    def store(self) -> Store:
+        return SqliteStore(self.path)
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        return snapshot_of(self.path)
+
+    def insert(self, table: str, *values: object) -> None:
+        connection = connect(self.path)
+        connection.execute(f"insert into {table} values ({', '.join('?' * len(values))})", values)
+        connection.close()
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+class Database:
+    """A ledger on PostgreSQL."""
+
+    def __init__(self, databases: Databases, template: str) -> None:
+        self.databases, self.url = databases, databases.new(template)
+        self.engine = server_engine(self.url)
+        self.reader = PostgresReader(self.engine, PARTS)
+
+    def store(self) -> Store:
+        return PostgresStore(self.url, holder="model", own_time=False)
+
+    @contextmanager
+    def snapshot(self) -> Generator[Snapshot]:
+        with self.reader.at_once() as moment:
+            yield Snapshot(moment, PART, guarded=True)
+
+    def insert(self, table: str, *values: object) -> None:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"insert into {table} values ({', '.join(['%s'] * len(values))})".encode(), values)
+
+    def remove(self) -> None:
+        self.engine.dispose()
+        self.databases.drop(self.url)
 
 
 class LedgerOnDisk(RuleBasedStateMachine):
-    """Plays commands, one batch a step; a crash drops the connection before or after the commit and opens the file again."""
+    """Plays commands, one batch a step; a crash drops the connection before or after the commit and opens another."""
 
-    template: Path
+    @staticmethod
+    def new_place() -> Place:
+        raise NotImplementedError
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="payre-model-"))
-        self.path = self.folder / "payre.db"
-        shutil.copy(self.template, self.path)
-        self.store = SqliteStore(self.path)
+        self.place = self.new_place()
+        add_people(self.place)
+        self.store = self.place.store()
         self.model, self.now, self.number = Model(), NOON, 10
         self.made: list[Made] = []
-        add_people(self.path)
         self.commit([here(top_up(1, START)), here(top_up(2, START, consumer=BOB))])
 
     @rule(data=st.data(), size=st.integers(1, 4))
@@ -70,7 +144,7 @@ class LedgerOnDisk(RuleBasedStateMachine):
 
     @invariant()
     def the_accounts_are_the_models(self) -> None:
-        with snapshot_of(self.path) as snapshot:
+        with self.place.snapshot() as snapshot:
             stored = {account.id: (account.balance_micros, account.held_micros) for _, account in snapshot.accounts()}
             earned = {developer: (net, fees) for _, developer, net, fees in snapshot.earnings()}
             counted = {(who, name, start): (taken, kept) for _, who, name, start, taken, kept in snapshot.counters()}
@@ -82,9 +156,9 @@ class LedgerOnDisk(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.store.close()
-        with snapshot_of(self.path) as snapshot:
+        with self.place.snapshot() as snapshot:
             assert audit(snapshot, NOON).violations == []
-        shutil.rmtree(self.folder)
+        self.place.remove()
 
     def drawn(self, data: st.DataObject, size: int, *, keep: bool = True) -> list[Command]:
         batch: list[Command] = []
@@ -113,32 +187,36 @@ class LedgerOnDisk(RuleBasedStateMachine):
 
     def reopen(self) -> None:
         self.store.close()  # an open transaction goes with its connection
-        self.store = SqliteStore(self.path)
+        self.store = self.place.store()
 
 
-def add_people(path: Path) -> None:
+def add_people(place: Place) -> None:
     """Two consumers without money; one live key, one revoked, and one that is limited."""
-    connection = connect(path)
     for who in (ALICE, BOB):
-        connection.execute("insert into account values (?, ?, 0, 0, 0)", (PART, who))
+        place.insert("account", PART, who, 0, 0, 0)
     limits = SpendingLimits(day=Money(LIMIT)).dump()
     for key, revoked_at, limited in ((KEY, 0, ""), (DEAD_KEY, NOON, ""), (LIMITED_KEY, 0, limits)):
-        columns = (key, key.to_bytes(32, "big"), "ck", "test", ALICE, PART, 0, "", "0000", 0, revoked_at, 0, limited, key)
-        connection.execute(f"insert into api_key values ({', '.join('?' * len(columns))})", columns)
-    connection.close()
+        digest = key.to_bytes(32, "big")
+        place.insert("api_key", key, digest, "ck", "test", ALICE, PART, 0, "", "0000", 0, revoked_at, 0, limited, key)
 
 
 def here(command: Command) -> Command:
-    """The command in the one part that SQLite has."""
+    """The command in the part where all of this happens."""
     return command._replace(part=PART)
 
 
-def test_the_ledger_on_disk_does_what_the_model_says(blank_ledger: Path, faults: bool) -> None:
-    machine = type("LedgerOnDisk", (LedgerOnDisk,), {"template": blank_ledger / "payre.db"})
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_the_ledger_on_disk_does_what_the_model_says(request: pytest.FixtureRequest, database: str, faults: bool) -> None:
+    if database == "sqlite":
+        blank: Path = request.getfixturevalue("blank_ledger")
+        new_place = partial(File, blank / "payre.db")
+    else:
+        new_place = partial(Database, request.getfixturevalue("databases"), request.getfixturevalue("blank_database"))
+    machine = type("LedgerOnDisk", (LedgerOnDisk,), {"new_place": staticmethod(new_place)})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=2_000 if faults else 25,
+            max_examples=2_000 if faults else 15,
             stateful_step_count=50 if faults else 20,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
