@@ -4,17 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.both_databases import ledger_url
+
+__all__ = ["ledger_url"]
+
 HERE = Path(__file__).parent
 LOCAL_PAIRS = {("asyncio", "sqlite"), ("trio", "sqlite"), ("asyncio", "postgres")}
 REMOTE_PAIRS = {("asyncio", "postgres"), ("trio", "sqlite")}
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def ledger_url(request: pytest.FixtureRequest) -> str:
-    """An empty ledger of this test's own, on each database in turn."""
-    if request.param == "postgres":
-        return request.getfixturevalue("database")
-    return f"sqlite:///{request.getfixturevalue('ledger_path')}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -14,16 +14,11 @@ from payre_mcp.gateway.local import _detail  # pyright: ignore[reportPrivateUsag
 from payre_mcp.gateway.statement import origin_of
 from payre_mcp.money import Money
 from payre_mcp.pricing import Target
+from tests.both_databases import ledger_url
 from tests.fakes import fund
 from tests.hub.conftest import DIGEST, Hub, named, publish
 
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def ledger_url(request: pytest.FixtureRequest) -> str:
-    """What is read is read by the same statements on both databases."""
-    if request.param == "postgres":
-        return request.getfixturevalue("database")
-    return f"sqlite:///{request.getfixturevalue('ledger_path')}"
+__all__ = ["ledger_url"]
 
 
 @pytest.fixture

@@ -7,16 +7,11 @@ import pytest
 from payre_mcp.clock import ManualClock
 from payre_mcp.connection import Connection
 from payre_mcp.ledger.writer import Writer
+from tests.both_databases import ledger_url
 from tests.fakes import ScriptedStore, fund
 from tests.ledger.desk import Desk, store_on
 
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def ledger_url(request: pytest.FixtureRequest) -> str:
-    """Every test of the ledger runs on both databases."""
-    if request.param == "postgres":
-        return request.getfixturevalue("database")
-    return f"sqlite:///{request.getfixturevalue('ledger_path')}"
+__all__ = ["ledger_url"]
 
 
 @pytest.fixture

@@ -7,17 +7,13 @@ from payre_mcp.connection import Connection
 from payre_mcp.gateway.statement import origin_of
 from payre_mcp.ledger.model import Refund, Takings
 from payre_mcp.storage.rollup import AGE_US
+from tests.both_databases import ledger_url
 from tests.fakes import Funded, fund
+
+__all__ = ["ledger_url"]
 
 DETAIL = '{"server":"shop","kind":"tool","quantities":{"requests":1},"args_sha256":""}'
 OLD = AGE_US / 1_000_000 + 1
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def ledger_url(request: pytest.FixtureRequest) -> str:
-    if request.param == "postgres":
-        return request.getfixturevalue("database")
-    return f"sqlite:///{request.getfixturevalue('ledger_path')}"
 
 
 @pytest.fixture

@@ -14,8 +14,11 @@ from payre_mcp.keys import parse_key
 from payre_mcp.pricing import Target, load_price
 from payre_mcp.testing import Sandbox, sandbox
 from payre_mcp.wallet.server import build_wallet
+from tests.both_databases import ledger_url
 from tests.fakes import Funded
 from tests.server.conftest import code_of, facts_of, meta_of, text_of
+
+__all__ = ["ledger_url"]
 
 CENT = load_price("0.01")
 
@@ -77,14 +80,6 @@ def flat(facts: Any, name: str = "") -> list[tuple[str, Any]]:
     if isinstance(facts, list):
         return [each for fact in facts for each in flat(fact, name)]  # pyright: ignore[reportUnknownVariableType]
     return [] if facts is None or facts == 0 else [(name, facts)]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def ledger_url(request: pytest.FixtureRequest) -> str:
-    """An empty ledger of this test's own, on each database in turn."""
-    if request.param == "postgres":
-        return request.getfixturevalue("database")
-    return f"sqlite:///{request.getfixturevalue('ledger_path')}"
 
 
 @pytest.fixture
