@@ -232,7 +232,7 @@ class PriceSent(Message):
 class PriceListRequest(Message):
     """`PUT /v1/servers/{server}/prices`: the whole price list, current from now on. A published version never changes."""
 
-    prices: list[PriceSent] = Field(min_length=1, max_length=10_000)
+    prices: list[PriceSent] = Field(max_length=10_000)
 
 
 class PublishedPrice(Message):

@@ -80,6 +80,12 @@ def again(hub: Hub) -> Hub:
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    """A hub is served by uvicorn, which is asyncio's."""
+    return "asyncio"
+
+
+@pytest.fixture
 def hub(connection: Connection, clock: ManualClock, consumer: Funded) -> Hub:
     """A hub over a ledger of this test's own."""
     return make_hub(connection, clock, consumer)

@@ -292,3 +292,9 @@ async def test_the_document_is_served_and_tells_every_endpoint(hub: Hub) -> None
     told = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
     assert told == {(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}
     assert document["paths"] == DOCUMENT["paths"]
+
+
+async def test_a_price_list_without_a_price_is_refused(hub: Hub) -> None:
+    async with hub.client() as client:
+        answer = await client.put("/v1/servers/atlas/prices", json={"prices": []})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")

@@ -82,6 +82,8 @@ async def list_payouts(call: Call[Page]) -> PayoutsAnswer:
 
 def _specs(sent: Sequence[PriceSent]) -> Mapping[Target, PriceSpec]:
     """The prices that were sent. Raises `PriceSpecInvalid` with everything that is wrong with them."""
+    if not sent:
+        raise InvalidRequest("a price list has at least one price; nothing was published, and the current one stays")
     specs: dict[Target, PriceSpec] = {}
     problems: list[Problem] = []
     for each in sent:
