@@ -117,7 +117,7 @@ def is_server_url(url: str) -> bool:
 def shown_address(url: str) -> str:
     """A ledger's address without who logs in and how, for people."""
     kind, _, rest = url.partition("://")
-    return f"{kind}://{rest.rpartition('@')[2].partition('?')[0]}" if is_server_url(url) else url
+    return url if url.startswith(_SQLITE) or not rest else f"{kind}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _open(url: str, clock: Clock, ring: KeyRing | None) -> "OpenLedger":
@@ -151,6 +151,7 @@ def sqlite_path(url: str) -> Path:
     path = url.removeprefix(_SQLITE)
     if path == url or not path or path == ":memory:":
         raise SettingsInvalid(
-            f"cannot open the ledger at {url!r}; write sqlite:///payre.db, or sqlite:////var/lib/payre.db for an absolute path"
+            f"cannot open the ledger at {shown_address(url)!r}; write sqlite:///payre.db, or sqlite:////var/lib/payre.db for an "
+            "absolute path"
         )
     return Path(path)

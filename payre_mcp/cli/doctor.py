@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from payre_mcp.cli.output import columns, emit, ledger_url
-from payre_mcp.connection import sqlite_path
+from payre_mcp.connection import is_server_url, shown_address, sqlite_path
 from payre_mcp.errors import PayreError, SettingsInvalid
+from payre_mcp.gateway.hub_address import is_hub
 from payre_mcp.keys import Role, parse_key
 from payre_mcp.receipts import KeyRing
 from payre_mcp.settings import Settings, load_settings
@@ -46,7 +47,20 @@ def _checks(data: Path | None) -> Iterator[Check]:
         return
     yield Check("settings", ok=True, found=", ".join(sorted(settings.model_fields_set)) or "all defaults")
     yield _key_check(settings)
-    path = sqlite_path(ledger_url(data, settings))
+    address = ledger_url(data, settings)
+    if is_server_url(address):
+        found = f"{shown_address(address)}; payre db check looks at it"
+        yield Check("ledger", ok=True, found=found)
+        yield Check(
+            "receipt keys", ok=settings.receipt_keys is not None, found="PAYRE_RECEIPT_KEYS; payre db receipt-key makes one"
+        )
+        return
+    if is_hub(address):
+        yield Check(
+            "ledger", ok=settings.secret_key is not None, found=f"the hub at {shown_address(address)}, with PAYRE_SECRET_KEY"
+        )
+        return
+    path = sqlite_path(address)
     yield _ledger_check(path)
     yield _ring_check(settings, path)
 

@@ -95,6 +95,29 @@ async def test_a_doctor_sees_what_needs_attention(tmp_path: Path, receipt: str) 
     assert "PAYRE_FEE_BPS" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (
+            "postgresql://ann:canary@db.example/payre?target_session_attrs=read-write",
+            "postgresql://db.example/payre; payre db check",
+        ),
+        ("https://hub.example", "the hub at https://hub.example"),
+    ],
+)
+async def test_a_doctor_says_where_a_ledger_is_that_is_not_here_and_who_logs_in_to_nobody(address: str, said: str) -> None:
+    result = payre("doctor", PAYRE_URL=address)
+    assert said in result.stdout
+    assert result.exit_code == 1, "it has no key of its own yet"
+    assert "canary" not in result.output
+
+
+async def test_an_address_that_cannot_be_opened_is_told_without_its_password() -> None:
+    result = payre("balance", PAYRE_URL="mysql://ann:canary@db.example/payre")
+    assert "mysql://db.example/payre" in result.output
+    assert "canary" not in result.output
+
+
 async def test_a_doctor_works_before_there_is_a_ledger(tmp_path: Path) -> None:
     assert payre("doctor", "--data", str(tmp_path / "none")).exit_code == 0
     assert not (tmp_path / "none").exists()
