@@ -31,7 +31,7 @@ from payre_mcp.ledger.model import (
     Void,
     born,
 )
-from payre_mcp.ledger.store import StoreBusy, StoreUnavailable
+from payre_mcp.ledger.store import StoreBusy, StoreLost, StoreUnavailable
 from payre_mcp.ledger.writer import BATCH_LIMIT, HOLD_LIFE_US, Writer
 from payre_mcp.storage.embedded import EmbeddedLedger
 from payre_mcp.storage.sqlite import SqliteStore
@@ -791,3 +791,21 @@ def test_a_batch_of_400_takes_as_many_statements_as_one_of_8(
         scripted.on_begin = lambda: None
     writer.close()
     assert counts[0] == counts[1]
+
+
+class Gone(StoreLost):
+    """A connection that breaks and stays so, without the patience of a real one."""
+
+    tries, pause_s = 2, 0.0
+
+
+def test_a_hold_of_which_nobody_knows_whether_it_was_made_is_given_back_when_that_can_be_known(desk: Desk) -> None:
+    """The commit went through, its answer was lost, and so was every answer after it: the caller heard that nothing runs."""
+    desk.store.after_commit = raiser(Gone("the line is dead"), times=2)
+    hold = desk.payer.hold(100)
+    (answer,) = desk.answers(hold)
+    assert code_of(answer) == "payre_unavailable"
+    assert desk.payer.account().held_micros == 100
+    desk.writer.sweep()
+    assert desk.payer.account().held_micros == 0
+    assert [row.kind for row in journal_of(desk.ledger) if hold.id in {row.id, row.ref_id}] == [Kind.HOLD, Kind.VOID]
