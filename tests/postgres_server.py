@@ -27,6 +27,7 @@ from payre_mcp.storage.server import open_server
 from tests.fakes import PARTS, PATIENCE_S, RING
 
 _HERE = "127.0.0.1"
+_ROOM_BYTES = 4 << 30
 _UNSAFE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 """For tests that never pull the plug: nothing waits for the disk."""
 
@@ -186,9 +187,10 @@ def _unprivileged() -> pwd.struct_passwd:
 
 
 def _own_folder(base: Path | None) -> Path:
-    """In `base`, or else in memory where that can be had."""
-    memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-    folder = Path(tempfile.mkdtemp(prefix="payre-pg-", dir=base or memory))
+    """In `base`, or else in memory where there is enough of it."""
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM_BYTES
+    folder = Path(tempfile.mkdtemp(prefix="payre-pg-", dir=base or (memory if has_room else None)))
     if os.geteuid() == 0:
         os.chown(folder, _unprivileged().pw_uid, _unprivileged().pw_gid)
     return folder
