@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -33,7 +34,7 @@ from payre_mcp.ledger.model import Kind
 from payre_mcp.money import Money
 from payre_mcp.pricing import Price, Usage, load_price
 from payre_mcp.receipts import verify_receipt
-from tests.fakes import ROOT, Funded, Gate, fund, journal_of, open_holds_of
+from tests.fakes import PATIENCE_S, ROOT, Funded, Gate, fund, journal_of, open_holds_of
 from tests.gateway import test_local
 from tests.gateway.test_local import CENT, FORECAST, Shop
 from tests.hubs import Hub, running_hub
@@ -244,10 +245,21 @@ async def test_a_hold_whose_call_runs_on_is_extended_and_captured_in_time(shop: 
         clock.advance(600)
         shop.gateway.extend_running()
         await anyio.to_thread.run_sync(hub.wait_until, lambda: lives_s(shop, held, clock) > 600)
+        await until_answered(shop)
         await anyio.to_thread.run_sync(shop.connection.ledger.writer.sweep)
     await shop.gateway.capture(held, CallOutcome())
     kinds = [row.kind for row in journal_of(shop.connection.ledger) if row.ref_id == held.hold_id]
     assert kinds == [Kind.CAPTURE]
+
+
+async def until_answered(shop: Shop) -> None:
+    """The gateway has heard of every extension: one that it hears of after the clock was moved counts from then."""
+    gateway = shop.gateway
+    assert isinstance(gateway, RemoteGateway)
+    running = gateway._running._running  # pyright: ignore[reportPrivateUsage]
+    with anyio.fail_after(PATIENCE_S):
+        while any(each.ticket is not None for each in running.values()):
+            await anyio.lowlevel.checkpoint()
 
 
 def lives_s(shop: Shop, held: Authorization, clock: ManualClock) -> float:
