@@ -310,6 +310,10 @@ class Directory(Protocol):
         """A top-up request by id or token."""
         ...
 
+    def set_top_up_amount(self, top_up_id: int, amount: Money) -> bool:
+        """Ask for another amount; False, and nothing changes, where somebody began to pay it by card, or there is none."""
+        ...
+
     def top_ups(self, consumer_id: int, *, before: int, limit: int) -> Sequence[TopUpRequest]:
         """A consumer's top-up requests, newest first, from before this one; 0 is the newest."""
         ...

@@ -28,6 +28,9 @@ PayreError                       internal_error 500
 +-- RefundExceedsCharge          400
 +-- NotFound                     404
 +-- ReceiptInvalid               400
++-- WebhookInvalid               400  not signed by the payment processor, or not now
++-- PayoutNotReady               409  too little has matured, or the developer's bank account is not connected
++-- ProcessorError               502  the payment processor refused, or did not answer
 +-- PriceSpecInvalid             422
 +-- SettingsInvalid              500  raised at start, never on a call
 +-- LedgerInvalid                500  the database is damaged, another program's, or of a newer version
@@ -338,6 +341,43 @@ class ReceiptInvalid(PayreError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class WebhookInvalid(PayreError):
+    """News that the payment processor did not sign, or not within the last minutes. Nothing of it was used."""
+
+    code = "webhook_invalid"
+    http_status = 400
+
+
+class PayoutNotReady(PayreError):
+    """Nothing can be paid out now. The earnings stay where they are."""
+
+    code = "payout_not_ready"
+    http_status = 409
+
+
+class ProcessorError(PayreError):
+    """The payment processor refused, or could not be reached. `reason` is its own code, such as `balance_insufficient`.
+
+    With `outcome_unknown` it may have done what was asked: ask again by the same reference before anything is concluded.
+    With `try_later` it did nothing, for a reason that is not in what was asked: too many requests, or a key that is not good.
+    """
+
+    code = "processor_error"
+    http_status = 502
+
+    def __init__(
+        self, message: str, *, reason: str = "", outcome_unknown: bool = False, try_later: bool = False, request_id: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.reason, self.outcome_unknown, self.try_later = reason, outcome_unknown, try_later
+        self.request_id = request_id
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether this very act was refused for good, so that nothing was done and nothing will be."""
+        return not (self.outcome_unknown or self.try_later)
 
 
 class Problem(NamedTuple):

@@ -8,7 +8,7 @@ import threading
 from payre_mcp.clock import Clock
 from payre_mcp.errors import NotFound
 
-PREFIXES = ("dev", "con", "key", "srv", "hold", "chg", "ref", "top", "pay", "evt")
+PREFIXES = ("dev", "con", "key", "srv", "hold", "chg", "ref", "top", "pay", "dis", "evt")
 
 SLOTS = 256
 _COUNTER_BITS, _SLOT_BITS = 12, 8

@@ -11,6 +11,7 @@ from decimal import Decimal, localcontext
 from payre_mcp.text import shown
 
 MICROS_PER_USD = 1_000_000
+MICROS_PER_CENT = 10_000
 """1 USD = 1,000,000 micros, so 1 micro is $0.000001."""
 
 MAX_MICROS = 2**53 - 1

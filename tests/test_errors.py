@@ -10,14 +10,17 @@ from payre_mcp.errors import (
     InProgress,
     InsufficientBalance,
     PaymentRequired,
+    PayoutNotReady,
     PayreError,
     PayreUnavailable,
     PriceAboveLimit,
     PriceSpecInvalid,
     Problem,
+    ProcessorError,
     ReceiptInvalid,
     ResultNotStored,
     SpendLimit,
+    WebhookInvalid,
 )
 
 _LINE = re.compile(r"(?P<indent>[| ]*)(?:\+-- )?(?P<name>[A-Z]\w+) *(?P<code>[a-z]\w+)? *(?P<status>[45]\d\d)?(?P<rest>.*)")
@@ -151,3 +154,14 @@ def test_errors_carry_their_own_facts() -> None:
     assert ResultNotStored("gone", receipt="a.b.c").data() == {"receipt": "a.b.c"}
     assert ResultNotStored("gone").data() == {}
     assert ReceiptInvalid("no", reason="unknown").data() == {"reason": "unknown"}
+
+
+def test_a_processors_refusal_says_what_it_said_and_whether_it_may_have_acted() -> None:
+    error = ProcessorError("no answer", reason="balance_insufficient", outcome_unknown=True, request_id="req_1")
+    assert {"reason": "balance_insufficient", "outcome_unknown": True, "request_id": "req_1"}.items() <= error.data().items()
+    assert not ProcessorError("refused").outcome_unknown
+
+
+def test_what_is_wrong_with_the_outside_world_is_no_fault_of_ours() -> None:
+    statuses = {each.code: each.http_status for each in (WebhookInvalid, PayoutNotReady, ProcessorError)}
+    assert statuses == {"webhook_invalid": 400, "payout_not_ready": 409, "processor_error": 502}

@@ -21,12 +21,18 @@ LAZY_DOORS = {
     "payre_mcp/storage/engine.py": "psycopg, an extra: only who has a PostgreSQL has it",
     "payre_mcp/storage/readers.py": "psycopg, as above",
     "payre_mcp/cli/db.py": "psycopg, as above",
-    "payre_mcp/cli/app.py": "what only a failing command needs, so that help is quick",
+    "payre_mcp/cli/command.py": "what only a failing command needs, so that help is quick",
+    "payre_mcp/billing/opening.py": "Stripe's package, which takes half a second: only who has its key waits for it",
+    "payre_mcp/dev/app.py": "the same, which a sandbox does without",
 }
 """The only files with imports inside functions, and what each puts off."""
 
 LISTS = {"payre_mcp/storage/migrations/versions/v0001_first_ledger.py": "tables one after another; cutting the list hides it"}
 """Files with functions that are longer than the rule, and why."""
+
+
+LONG_FILES = {"payre_mcp/errors.py": "one tree, which nobody reads but as one: its root finds every code"}
+"""Files that are longer than the rule, and why."""
 
 
 def place(path: Path) -> str:
@@ -46,7 +52,9 @@ def lines_of_code(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 @pytest.mark.parametrize("path", FILES, ids=place)
 def test_a_file_holds_one_noun(path: Path) -> None:
     length = len(path.read_text().splitlines())
-    assert length <= LONGEST_FILE, f"{place(path)} has {length} lines: which second noun does it hold?"
+    assert length <= LONGEST_FILE or place(path) in LONG_FILES, (
+        f"{place(path)} has {length} lines: which second noun does it hold?"
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=place)
@@ -77,6 +85,7 @@ def test_imports_stand_at_the_top_save_behind_the_lazy_doors() -> None:
         ("import payre_mcp.cli.app", {"mcp", "pydantic", "sqlmodel", "sqlalchemy", "alembic", "stripe", "jinja2"}),
         ("from payre_mcp import PaidMCPServer, Payre, tool", {"sqlmodel", "sqlalchemy", "alembic", "stripe", "jinja2"}),
         ("import payre_mcp.wallet.server", {"sqlmodel", "sqlalchemy", "alembic", "stripe", "jinja2"}),
+        ("import payre_mcp.cli.hub, payre_mcp.cli.stripe, payre_mcp.cli.doctor, payre_mcp.testing", {"stripe"}),
     ],
 )
 def test_an_import_loads_no_more_than_its_side_needs(statement: str, unwanted: set[str]) -> None:

@@ -4,13 +4,14 @@ Run it at any time on a live ledger; it reads one snapshot and changes nothing.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from payre_mcp.clock import US_PER_S
 from payre_mcp.ledger.metering import MOST_COUNTED, adds_up, captured_by, origin, reserved_by
-from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Account, Credit, Kind, OpenHold, Transfer, born
+from payre_mcp.ledger.model import CHARGES, HOLD_ENDS, Kind, OpenHold, Transfer, born
+from payre_mcp.ledger.store import AuditSource
 
 OVERDUE_US = 60 * US_PER_S
 """A hold may outlive its time by one sweep; after this it counts as stuck."""
@@ -19,42 +20,6 @@ _SHOWN = 20
 
 UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError)
 """What reading the terms of a damaged or forged row may raise."""
-
-
-class AuditSource(Protocol):
-    """A ledger as it stood at one moment."""
-
-    def transfers(self) -> Iterator[Transfer]:
-        """Every row of the journal, in order of part and id."""
-        ...
-
-    def accounts(self) -> Iterable[tuple[int, Account]]:
-        """(part, account) of every consumer."""
-        ...
-
-    def earnings(self) -> Iterable[tuple[int, int, int, int]]:
-        """(part, developer, earned, fees)."""
-        ...
-
-    def open_holds(self) -> Iterable[OpenHold]:
-        """Every hold that has not ended."""
-        ...
-
-    def counters(self) -> Iterable[tuple[int, int, str, int, int, int]]:
-        """(part, consumer, name, start of the window, captured, reserved) of every counter."""
-        ...
-
-    def credits(self) -> Iterable[tuple[int, Credit]]:
-        """(part, free credit) of every consumer at every server that granted some."""
-        ...
-
-    def unbalanced_postings(self) -> list[tuple[int, int]]:
-        """Transfers whose double-entry lines do not sum to zero."""
-        ...
-
-    def append_only(self) -> bool:
-        """Whether the database refuses changes to the journal."""
-        ...
 
 
 @dataclass
@@ -73,6 +38,12 @@ class AuditReport:
     credit_micros: int = 0
     """Free credit that is not spent."""
     credit_spent_micros: int = 0
+    returned_micros: int = 0
+    """Unspent money that went back to cards; this and the next two without what came back."""
+    charged_back_micros: int = 0
+    paid_out_micros: int = 0
+    costs_micros: int = 0
+    """What the payment processor kept."""
     violations: list[str] = field(default_factory=list[str])
 
     def add(self, other: "AuditReport") -> None:
@@ -95,6 +66,7 @@ def audit(source: AuditSource, now: int) -> AuditReport:
     for row in source.transfers():
         auditor.read(row)
     auditor.match_refunds(source)
+    auditor.match_come_backs()
     auditor.compare(source)
     return auditor.report
 
@@ -118,6 +90,11 @@ CreditPlace = tuple[int, int, int]
 """(part, consumer, server)."""
 
 
+def _named(row: Transfer) -> tuple[int, int, int, str]:
+    """Whose idempotency key a row has."""
+    return row.part, row.consumer_id, row.developer_id, row.key
+
+
 class _Auditor:
     def __init__(self, now: int, open_holds: Iterable[OpenHold]) -> None:
         self.now, self.report = now, AuditReport()
@@ -137,6 +114,9 @@ class _Auditor:
         self.credits: defaultdict[CreditPlace, int] = defaultdict(int)
         self.credit_held: defaultdict[CreditPlace, int] = defaultdict(int)
         self.captured: defaultdict[tuple[int, int, str, int], int] = defaultdict(int)
+        self.sent: dict[Place, Transfer] = {}
+        self.come_back: dict[Place, list[Transfer]] = {}
+        self.disputed: defaultdict[Place, int] = defaultdict(int)
 
     def read(self, row: Transfer) -> None:
         self.report.transfers += 1
@@ -155,6 +135,10 @@ class _Auditor:
                 self.grant(row)
             case Kind.HOLD:
                 self.hold(row)
+            case Kind.RETURN | Kind.CHARGEBACK | Kind.PAYOUT | Kind.COST:
+                self.send(row)
+            case Kind.COME_BACK:
+                self.come_back.setdefault((row.part, row.ref_id), []).append(row)
             case Kind.VOID | Kind.EXPIRE:
                 pass
             case _:
@@ -200,10 +184,53 @@ class _Auditor:
         self.refunds.setdefault((row.part, row.ref_id), []).append(row)
 
     def top_up(self, row: Transfer) -> None:
+        credited = row.amount_micros - row.fee_micros
         self.report.topped_up_micros += row.amount_micros
-        self.balances[row.part, row.consumer_id] += row.amount_micros
-        if row.amount_micros <= 0:
+        self.balances[row.part, row.consumer_id] += credited
+        self.fees[row.part, 0] += row.fee_micros
+        if credited <= 0:
             self.broken(f"top-up {row.id} is not above zero")
+
+    def send(self, row: Transfer) -> None:
+        if row.amount_micros <= 0 or not row.key:
+            self.broken(f"transfer {row.id} sends nothing, or sends it without a name")
+        if not (row.consumer_id == 0) == (row.developer_id != 0) == (row.kind == Kind.PAYOUT):
+            self.broken(f"transfer {row.id} is not of one whose money it may send")
+        if row.kind == Kind.COST:
+            self.move_outside(row, row.kind, -row.amount_micros)
+        else:
+            self.sent[row.part, row.id] = row
+
+    def move_outside(self, owner: Transfer, kind: int, micros: int) -> None:
+        """Money to the outside (below zero), or back from it, by the row that sent it."""
+        report = self.report
+        match kind:
+            case Kind.PAYOUT:
+                self.earned[owner.part, owner.developer_id] += micros
+                report.paid_out_micros -= micros
+            case Kind.COST:
+                self.fees[owner.part, owner.developer_id] += micros
+                report.costs_micros -= micros
+            case Kind.RETURN:
+                self.balances[owner.part, owner.consumer_id] += micros
+                report.returned_micros -= micros
+            case _:
+                self.balances[owner.part, owner.consumer_id] += micros
+                self.disputed[owner.part, owner.consumer_id] -= micros
+                report.charged_back_micros -= micros
+
+    def match_come_backs(self) -> None:
+        """What came back belongs to something that was sent, by the same one and key, and is no more than that."""
+        for place, row in self.sent.items():
+            rows = self.come_back.pop(place, [])
+            back = sum(each.amount_micros for each in rows)
+            self.move_outside(row, row.kind, back - row.amount_micros)
+            if back > row.amount_micros:
+                self.broken(f"more of transfer {row.id} came back than was sent")
+            if any(_named(each) != _named(row) for each in rows):
+                self.broken(f"what came back of transfer {row.id} is not of the one who had sent it")
+        for _, transfer_id in self.come_back:
+            self.broken(f"money came back of transfer {transfer_id}, which sent none")
 
     def with_credit(self, row: Transfer) -> None:
         """Credit is of a server, and no more than the row moves: of a capture, than was held."""
@@ -265,10 +292,9 @@ class _Auditor:
         return _Facts(row.consumer_id, row.developer_id, held_micros, known, row.server_id, row.credit_micros)
 
     def pay_key(self, row: Transfer) -> None:
-        key = (row.part, row.consumer_id, row.developer_id, row.key)
-        if key in self.paid_keys:
+        if _named(row) in self.paid_keys:
             self.broken(f"transfer {row.id} pays an idempotency key that paid before")
-        self.paid_keys.add(key)
+        self.paid_keys.add(_named(row))
 
     def match_refunds(self, source: AuditSource) -> None:
         """Refunds are few: read the journal again for the charges that they return."""
@@ -295,8 +321,9 @@ class _Auditor:
         if not source.append_only():
             self.broken("the journal is not protected against updates and deletes")
         report = self.report
-        if report.topped_up_micros != report.balances_micros + report.earned_micros + report.fees_micros:
-            self.broken("money is not conserved: top-ups differ from balances, earnings and fees")
+        outside = report.returned_micros + report.charged_back_micros + report.paid_out_micros + report.costs_micros
+        if report.topped_up_micros - outside != report.balances_micros + report.earned_micros + report.fees_micros:
+            self.broken("money is not conserved: top-ups differ from balances, earnings, fees and what left")
         if report.granted_micros != report.credit_micros + report.credit_spent_micros:
             self.broken("free credit is not conserved: grants differ from what is left and what was spent")
 
@@ -324,7 +351,7 @@ class _Auditor:
                 self.broken(f"account {account.id}: what is held differs from its open holds")
             if account.last_charge_id != self.statements.pop(place, 0):
                 self.broken(f"account {account.id}: its statement does not hold each of its charges once")
-            if not 0 <= account.held_micros <= account.balance_micros:
+            if account.held_micros < 0 or account.available_micros < -self.disputed.get(place, 0):
                 self.broken(f"account {account.id} is overdrawn")
         if any(self.balances.values()) or any(self.held.values()):
             self.broken("the journal moves money of an account that does not exist")

@@ -8,7 +8,11 @@ from payre_mcp.ledger.model import CHARGES, Account, Charge, Credit, Done, Hold,
 from payre_mcp.ledger.state import Decision, State
 
 _ZERO = (0, 0)
+NOBODY = Account(0, 0, 0)
+"""Whose account a row moves that moves none."""
+
 _RELEASES = frozenset({Kind.VOID.value, Kind.EXPIRE.value})
+_CHARGEBACK = Kind.CHARGEBACK.value
 
 
 class Booking:
@@ -34,7 +38,9 @@ class Booking:
         state, out = self.state, self.out
         _, old_balance, old_held, last = state.accounts[consumer_id]
         new_balance, new_held = old_balance + balance, old_held + held
-        assert 0 <= new_held <= new_balance
+        assert new_held >= 0
+        # Nothing but a chargeback takes what is not there; where one did, less may be there than is held.
+        assert new_held <= new_balance or held <= balance or kind == _CHARGEBACK
         if kind in CHARGES:
             last = row.id
         account: Account = made_of(Account, (consumer_id, new_balance, new_held, last))
@@ -51,6 +57,22 @@ class Booking:
         if credit or credit_held:
             self.move_credit(row, credit, credit_held)
         return Done(row, account)
+
+    def post(self, row: Transfer) -> Done:
+        """Take a row into the decision that moves no account."""
+        self.out.transfers.append(row)
+        self.state.by_key.setdefault((row.consumer_id, row.developer_id, row.key), []).append(row)
+        return Done(row, NOBODY)
+
+    def history(self, part: int, consumer_id: int, developer_id: int, key: str) -> list[Transfer]:
+        """What this key has done in this part: a developer's keys are of a part each, and a batch may name several."""
+        return [row for row in self.state.by_key.get((consumer_id, developer_id, key), ()) if row.part == part]
+
+    def replay(self, row: Transfer) -> Done:
+        """The answer that was given when this row was written."""
+        result, expires_at = self.state.results.get(row.id, ("", 0))
+        account = self.state.accounts.get(row.consumer_id, NOBODY)
+        return Done(row, account, replayed=True, result=result if expires_at > self.now else "")
 
     def grant(self, command: Hold | Charge) -> None:
         """Give a consumer the free credit that their first call at a server brings."""
@@ -91,7 +113,11 @@ class Booking:
 
     def earn(self, row: Transfer, sign: int) -> None:
         """Move what developer and platform have of this row."""
-        owner = (row.part, row.developer_id)
-        earned, fees = self.out.earnings.get(owner, _ZERO)
         net = row.amount_micros - row.credit_micros - row.fee_micros
-        self.out.earnings[owner] = (earned + sign * net, fees + sign * row.fee_micros)
+        self.move_earnings(row, sign * net, sign * row.fee_micros)
+
+    def move_earnings(self, row: Transfer, earned: int, fees: int) -> None:
+        """Move the earnings of the row's developer, and the platform's fees beside them."""
+        owner = (row.part, row.developer_id)
+        before = self.out.earnings.get(owner, _ZERO)
+        self.out.earnings[owner] = (before[0] + earned, before[1] + fees)

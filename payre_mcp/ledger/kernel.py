@@ -21,7 +21,8 @@ from payre_mcp.errors import (
     PriceAboveLimit,
     RefundExceedsCharge,
 )
-from payre_mcp.ledger.booking import Booking
+from payre_mcp.ledger.booking import NOBODY
+from payre_mcp.ledger.border import Border
 from payre_mcp.ledger.credit import returned
 from payre_mcp.ledger.metering import captured_by, fixed_terms, is_fixed, price_capture, price_hold, reserved_by
 from payre_mcp.ledger.model import (
@@ -29,6 +30,7 @@ from payre_mcp.ledger.model import (
     MAX_BALANCE_MICROS,
     Capture,
     Charge,
+    ComeBack,
     Command,
     Done,
     Expire,
@@ -37,6 +39,7 @@ from payre_mcp.ledger.model import (
     Hold,
     Kind,
     Refund,
+    Send,
     TopUp,
     Transfer,
     Void,
@@ -59,7 +62,7 @@ def decide(batch: Sequence[Command], state: State, now: int) -> Decision:
     return judge.out
 
 
-class _Judge(Booking):
+class _Judge(Border):
     def repeat(self, command: Command) -> Answer | None:
         """The answer of an earlier try of this very command, where its commit went through unseen."""
         if not self.state.written or isinstance(command, Extend):
@@ -67,20 +70,7 @@ class _Judge(Booking):
         row = self.state.written.get(command.id)
         if row is None or (row.kind, row.consumer_id) != (_KINDS.get(type(command), row.kind), command.consumer_id):
             return None
-        return Done(row, self.state.accounts[row.consumer_id])
-
-    def top_up(self, command: TopUp) -> Answer:
-        account = self.state.accounts.get(command.consumer_id)
-        if account is None:
-            return NotFound("no such consumer; nothing was credited")
-        if first := self.paid(command.consumer_id, 0, command.key):
-            if first.amount_micros != command.amount_micros:
-                return IdempotencyConflict("this top-up was credited before with another amount; nothing was credited now")
-            return self.replay(first)
-        if command.amount_micros <= 0 or account.balance_micros + command.amount_micros > MAX_BALANCE_MICROS:
-            return InvalidRequest("a top-up is above zero and keeps the balance within $1,000,000; nothing was credited")
-        row = self.row(command, Kind.TOP_UP, command.consumer_id, 0, command.amount_micros, key=command.key)
-        return self.write(row, command.amount_micros, 0)
+        return Done(row, self.state.accounts.get(row.consumer_id, NOBODY))
 
     def hold(self, command: Hold) -> Answer:
         if refusal := self.key_refusal(command):
@@ -170,7 +160,7 @@ class _Judge(Booking):
         if end.key and not isinstance(self.attempt(end), int):
             return HoldNotOpen("this hold expired and its idempotency key was used again since; nothing was charged")
         credit = self.credit(end.consumer_id, end.server_id)
-        if self.state.accounts[command.consumer_id].available_micros + credit < priced[0]:
+        if max(0, self.state.accounts[command.consumer_id].available_micros) + credit < priced[0]:
             return HoldNotOpen("this hold expired and its money was spent meanwhile; nothing was charged")
         done = self.write_charge(
             command, _CHARGE, end.consumer_id, end.developer_id,
@@ -310,24 +300,16 @@ class _Judge(Booking):
             self.grant(command)
 
     def amount_refusal(self, consumer_id: int, amount: int, caps: Sequence[Cap], credit: int) -> PayreError | None:
-        available = self.state.accounts[consumer_id].available_micros + credit
+        own = self.state.accounts[consumer_id].available_micros
         if amount < 0:
             return InvalidRequest("an amount is zero or more; nothing was charged")
         if caps and (refusal := over_limit(caps, amount, consumer_id, self.state.counters, self.now)):
             return refusal
-        if amount > available:
-            return InsufficientBalance(price_micros=amount, balance_micros=available, shortfall_micros=amount - available)
+        if own < 0 or amount > own + credit:
+            # What is owed goes before any call: below zero, free credit pays for none.
+            available, short = own + credit if own >= 0 else own, max(0, amount - credit) - own
+            return InsufficientBalance(price_micros=amount, balance_micros=available, shortfall_micros=short)
         return None
-
-    def paid(self, consumer_id: int, developer_id: int, key: str) -> Transfer | None:
-        """What this key has already moved for good, if anything."""
-        history = self.state.by_key.get((consumer_id, developer_id, key), ())
-        return next((row for row in history if row.slot == 0), None)
-
-    def replay(self, row: Transfer) -> Done:
-        result, expires_at = self.state.results.get(row.id, ("", 0))
-        account = self.state.accounts[row.consumer_id]
-        return Done(row, account, replayed=True, result=result if expires_at > self.now else "")
 
     def write_charge(
         self, command: Capture | Charge, kind: int, consumer_id: int, developer_id: int, key: str, fingerprint: str,
@@ -362,8 +344,10 @@ class _Judge(Booking):
         return done
 
 
-_KINDS: dict[type, Kind] = {TopUp: Kind.TOP_UP, Hold: Kind.HOLD, Void: Kind.VOID, Expire: Kind.EXPIRE, Refund: Kind.REFUND}
-"""What each command writes; a charge or a capture writes either, where it comes late."""
+_KINDS: dict[type, Kind] = {
+    TopUp: Kind.TOP_UP, Hold: Kind.HOLD, Void: Kind.VOID, Expire: Kind.EXPIRE, Refund: Kind.REFUND, ComeBack: Kind.COME_BACK,
+}  # fmt: skip
+"""What each command writes; a charge or a capture writes either, where it comes late, and sending says it by itself."""
 
 _JUDGES: dict[type, Callable[[_Judge, Any], Answer]] = {
     TopUp: _Judge.top_up,
@@ -374,4 +358,6 @@ _JUDGES: dict[type, Callable[[_Judge, Any], Answer]] = {
     Extend: _Judge.extend,
     Charge: _Judge.charge,
     Refund: _Judge.refund,
+    Send: _Judge.send,
+    ComeBack: _Judge.come_back,
 }

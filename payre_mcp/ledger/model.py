@@ -40,10 +40,22 @@ class Kind(IntEnum):
     """Outside money into a balance."""
     GRANT = 8
     """Free credit of one server, with the first call there; its id is that of the call, below zero."""
+    RETURN = 9
+    """Unspent money of a balance, back to the card that paid it."""
+    CHARGEBACK = 10
+    """Money that was taken back unasked, by a dispute or at the processor; the balance may fall below zero."""
+    PAYOUT = 11
+    """Earnings to a developer's bank."""
+    COST = 12
+    """What the processor keeps for its work, at the platform's expense."""
+    COME_BACK = 13
+    """All or part of a return, a chargeback or a payout, come back to whose it was."""
 
 
 HOLD_ENDS = frozenset({Kind.CAPTURE, Kind.VOID, Kind.EXPIRE})
 CHARGES = frozenset({Kind.CHARGE, Kind.CAPTURE})
+SENT = frozenset({Kind.RETURN, Kind.CHARGEBACK, Kind.PAYOUT, Kind.COST})
+"""What leaves the ledger for the outside."""
 
 
 class Transfer(NamedTuple):
@@ -56,10 +68,10 @@ class Transfer(NamedTuple):
     developer_id: int
     """0 where no developer takes part (a top-up)."""
     ref_id: int
-    """The hold that a capture, void or expiry ends, or that came too late; the charge that a refund returns."""
+    """The hold that a capture, void or expiry ends, or that came too late; the charge that a refund returns; what came back."""
     amount_micros: int
     fee_micros: int
-    """The platform's share of `amount_micros`."""
+    """The platform's share of `amount_micros`; of a top-up, what was paid on top of what is credited."""
     fee_bps: int
     """The rate by which the fee was split, so that an audit needs no settings."""
     held_micros: int
@@ -67,7 +79,8 @@ class Transfer(NamedTuple):
     key: str
     """The caller's idempotency key as a digest in hex; empty when the caller sent none."""
     slot: int
-    """0 for what a key pays, n for its n-th hold, -n for that hold's void or expiry: a key pays once, by constraint."""
+    """0 for what a key pays, n for its n-th hold, -n for that hold's void or expiry, or for the n-th time that some of what was
+    sent came back: a key pays once, by constraint."""
     fingerprint: str
     """What the key was used for, as a digest in hex."""
     api_key_id: int
@@ -93,7 +106,11 @@ class Transfer(NamedTuple):
 
 
 class Account(NamedTuple):
-    """A consumer's money: `held_micros` of `balance_micros` are set aside for calls that run."""
+    """A consumer's money: `held_micros` of `balance_micros` are set aside for calls that run.
+
+    A balance is below what is held, or below zero, only by what was disputed after it was spent. Until that is made good,
+    every call is refused, one that costs nothing or that free credit would pay too; those that run already end as ever.
+    """
 
     id: int
     balance_micros: int
@@ -195,12 +212,40 @@ class Spent(NamedTuple):
 
 
 class TopUp(NamedTuple):
-    """Add outside money to a balance, once per `key`."""
+    """Add outside money to a balance, once per `key`; `fee_micros` were paid on top of it, and are the platform's."""
 
     id: int
     part: int
     consumer_id: int
     amount_micros: int
+    key: str
+    fee_micros: int = 0
+
+
+class Send(NamedTuple):
+    """Money to the outside, once per `key`: a row of one of the kinds in `SENT`.
+
+    A return takes what is available and no more. A chargeback has happened already, and is never refused for want of
+    money. A payout is of the developer, without a consumer; a cost names the consumer whose payment it was for.
+    """
+
+    id: int
+    part: int
+    kind: int
+    consumer_id: int
+    developer_id: int
+    amount_micros: int
+    key: str
+
+
+class ComeBack(NamedTuple):
+    """Of what was sent by this key, `total_micros` in all have come back by now; books what was not booked before."""
+
+    id: int
+    part: int
+    consumer_id: int
+    developer_id: int
+    total_micros: int
     key: str
 
 
@@ -314,7 +359,7 @@ class Refund(NamedTuple):
     key: str
 
 
-Command = TopUp | Hold | Capture | Void | Expire | Extend | Charge | Refund
+Command = TopUp | Hold | Capture | Void | Expire | Extend | Charge | Refund | Send | ComeBack
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from payre_mcp.ledger.model import (
     Account,
     Capture,
     Charge,
+    ComeBack,
     Command,
     Credit,
     Done,
@@ -19,6 +20,7 @@ from payre_mcp.ledger.model import (
     Hold,
     KeyState,
     OpenHold,
+    Send,
     TopUp,
     Transfer,
     Void,
@@ -42,8 +44,8 @@ class Needs(NamedTuple):
     accounts: list[int]
     api_keys: list[int]
     holds: list[int]
-    keys: list[tuple[int, int, str]]
-    """(consumer, developer, key)."""
+    keys: list[tuple[int, int, int, str]]
+    """(part, consumer, developer, key)."""
     charges: list[int]
     """Charges to refund, with what was refunded of them before."""
     written: list[int]
@@ -65,18 +67,20 @@ def needs(batch: Sequence[Command], *, repeated: bool = False) -> Needs:
             case Hold() | Charge():
                 out.api_keys.append(command.api_key_id)
                 if command.key:
-                    out.keys.append((command.consumer_id, command.developer_id, command.key))
+                    out.keys.append((command.part, command.consumer_id, command.developer_id, command.key))
                 if isinstance(command, Hold) and command.metered:
                     out.counters.extend((command.consumer_id, name, start) for name, start in command.metered.counters)
             case Capture() | Void() | Expire() | Extend():
                 out.holds.append(command.hold_id)
                 parts[command.hold_id] = command.part
             case TopUp():
-                out.keys.append((command.consumer_id, 0, command.key))
+                out.keys.append((command.part, command.consumer_id, 0, command.key))
+            case Send() | ComeBack():
+                out.keys.append((command.part, command.consumer_id, command.developer_id, command.key))
             case _:
                 out.charges.append(command.charge_id)
                 parts[command.charge_id] = command.part
-                out.keys.append((command.consumer_id, command.developer_id, command.key))
+                out.keys.append((command.part, command.consumer_id, command.developer_id, command.key))
         if repeated and not isinstance(command, Extend):
             out.written.append(command.id)
             parts[command.id] = command.part

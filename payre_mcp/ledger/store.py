@@ -1,6 +1,6 @@
-"""The ports to a database: `Store` writes, one transaction per batch; `Journal` reads beside it."""
+"""The ports to a database: `Store` writes, one transaction per batch; `Journal` reads beside it, `AuditSource` all of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Protocol
 
 from payre_mcp.ledger.model import Account, Credit, OpenHold, Takings, Transfer
@@ -125,4 +125,40 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Let go of the database."""
+        ...
+
+
+class AuditSource(Protocol):
+    """A ledger as it stood at one moment."""
+
+    def transfers(self) -> Iterator[Transfer]:
+        """Every row of the journal, in order of part and id."""
+        ...
+
+    def accounts(self) -> Iterable[tuple[int, Account]]:
+        """(part, account) of every consumer."""
+        ...
+
+    def earnings(self) -> Iterable[tuple[int, int, int, int]]:
+        """(part, developer, earned, fees)."""
+        ...
+
+    def open_holds(self) -> Iterable[OpenHold]:
+        """Every hold that has not ended."""
+        ...
+
+    def counters(self) -> Iterable[tuple[int, int, str, int, int, int]]:
+        """(part, consumer, name, start of the window, captured, reserved) of every counter."""
+        ...
+
+    def credits(self) -> Iterable[tuple[int, Credit]]:
+        """(part, free credit) of every consumer at every server that granted some."""
+        ...
+
+    def unbalanced_postings(self) -> list[tuple[int, int]]:
+        """Transfers whose double-entry lines do not sum to zero."""
+        ...
+
+    def append_only(self) -> bool:
+        """Whether the database refuses changes to the journal."""
         ...

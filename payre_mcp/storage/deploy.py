@@ -20,6 +20,7 @@ _RIGHTS = {
     "hold": "select, insert, update, delete",
     "stored_result": "select, insert, delete",
     "lease": "select, insert, update, delete",
+    "inbox_event": "select, insert, update, delete",
     "posting": "select",
     VERSION_TABLE: "select",
 }

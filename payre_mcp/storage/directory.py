@@ -2,30 +2,28 @@
 
 import json
 import secrets
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+import sqlalchemy as sa
 from sqlmodel import Session, SQLModel, col, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from payre_mcp.clock import Clock
 from payre_mcp.directory import NO_LIMITS, Consumer, Developer, KeyRecord, Listing, Server, SpendingLimits, TopUpRequest
-from payre_mcp.errors import InvalidRequest, NotFound, PayreUnavailable
+from payre_mcp.errors import InvalidRequest, NotFound
 from payre_mcp.ids import IdFactory
 from payre_mcp.keys import ApiKey, Mode, Role, new_key
 from payre_mcp.money import Money
 from payre_mcp.pricing import PriceSpec, Target, load_price
 from payre_mcp.storage.readers import Reader
+from payre_mcp.storage.sessions import Sessions
 from payre_mcp.storage.tables import (
     AccountTable,
     ApiKeyTable,
     ConsumerTable,
     CreditTable,
     DeveloperTable,
-    LedgerTable,
     PriceListingTable,
     ServerTable,
     TopUpTable,
@@ -52,20 +50,23 @@ select s.id, s.developer_id, s.name, k.balance_micros - k.held_micros
  where c.id = ? and k.balance_micros > k.held_micros order by s.name, s.id
 """
 
+_SET_AMOUNT = sa.text(
+    "update top_up set amount_micros = :amount_micros "
+    "where id = :id and not exists (select 1 from payment where payment.id = :id)"
+)
+
 
 class SqlDirectory:
     """`payre_mcp.directory.Directory` on a ledger's database. Every method is one transaction; thread-safe."""
 
-    def __init__(
-        self, writer: Engine, reader: Engine, lookups: Reader, clock: Clock, ids: IdFactory, mode: Mode, *, parts: int = 1
-    ) -> None:
-        self._writer, self._reader, self._lookups = writer, reader, lookups
+    def __init__(self, sessions: Sessions, lookups: Reader, clock: Clock, ids: IdFactory, mode: Mode, *, parts: int = 1) -> None:
+        self._sessions, self._lookups = sessions, lookups
         self._clock, self._ids, self._parts = clock, ids, parts
         self.mode = mode
 
     def sole_developer(self) -> Developer:
         """The first developer, made where there is none."""
-        with self._transaction(alone=True) as session:
+        with self._sessions.transaction(alone=True) as session:
             row = session.exec(select(DeveloperTable).order_by(col(DeveloperTable.id))).first()
             if row is None:
                 row = DeveloperTable(id=self._ids.new(), name="developer")
@@ -83,7 +84,7 @@ class SqlDirectory:
 
     def consumers(self) -> Sequence[Consumer]:
         """All consumers, oldest first."""
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             rows = session.exec(select(ConsumerTable).order_by(col(ConsumerTable.id))).all()
             return [Consumer(row.id, row.part, row.name) for row in rows]
 
@@ -110,30 +111,30 @@ class SqlDirectory:
 
     def list_keys(self) -> Sequence[KeyRecord]:
         """All keys, oldest first, the revoked ones too."""
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             return [_record(row) for row in session.exec(select(ApiKeyTable).order_by(col(ApiKeyTable.id))).all()]
 
     def keys_of(self, role: Role, owner_id: int) -> Sequence[KeyRecord]:
         """All keys of one owner, oldest first."""
         owned = select(ApiKeyTable).where(ApiKeyTable.role == role, ApiKeyTable.owner_id == owner_id)
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             return [_record(row) for row in session.exec(owned.order_by(col(ApiKeyTable.id))).all()]
 
     def revoke_key(self, key_id: int) -> None:
         """Refuse this key from now on. Revoking it again changes nothing."""
-        with self._transaction() as session:
+        with self._sessions.transaction() as session:
             row = _key(session, key_id)
             row.revoked_at = row.revoked_at or self._clock.now_us()
             session.add(row)
 
     def set_limits(self, key_id: int, limits: SpendingLimits) -> None:
         """Limit this key and all keys of its line from now on."""
-        with self._transaction(alone=True) as session:
+        with self._sessions.transaction(alone=True) as session:
             _limit_line(session, key_id, limits)
 
     def lower_limits(self, key_id: int, limits: SpendingLimits) -> SpendingLimits:
         """Lower these limits of this key and its line, or set them where there are none; answers all of them."""
-        with self._transaction(alone=True) as session:
+        with self._sessions.transaction(alone=True) as session:
             lowered = SpendingLimits.load(_key(session, key_id).limits).lowered(limits)
             _limit_line(session, key_id, lowered)
         return lowered
@@ -143,7 +144,7 @@ class SqlDirectory:
         if overlap_us < 0:
             raise InvalidRequest("the overlap of two keys is zero or more; nothing was changed")
         now, until = self._clock.now_us(), self._clock.now_us() + overlap_us
-        with self._transaction(alone=True) as session:
+        with self._sessions.transaction(alone=True) as session:
             old = _key(session, key_id)
             if old.revoked_at or 0 < old.expires_at <= now:
                 raise InvalidRequest("a revoked or expired key cannot be rotated; make a new one. Nothing was changed")
@@ -162,37 +163,37 @@ class SqlDirectory:
 
     def find_developer(self, developer_id: int) -> Developer | None:
         """The developer with this id."""
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             row = session.get(DeveloperTable, developer_id)
             return Developer(row.id, row.name) if row else None
 
     def developers(self) -> Sequence[Developer]:
         """All developers, oldest first."""
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             rows = session.exec(select(DeveloperTable).order_by(col(DeveloperTable.id))).all()
             return [Developer(row.id, row.name) for row in rows]
 
     def servers(self, developer_id: int) -> Sequence[Server]:
         """A developer's servers, by name."""
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             owned = select(ServerTable).where(ServerTable.developer_id == developer_id).order_by(ServerTable.name)
             return [Server(row.id, row.developer_id, row.name) for row in session.exec(owned).all()]
 
     def find_server(self, developer_id: int, name: str) -> Server | None:
         """The developer's server of this name."""
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             row = session.exec(_server(developer_id, name)).first()
             return Server(row.id, row.developer_id, row.name) if row else None
 
     def server_with_id(self, server_id: int) -> Server | None:
         """The server with this id."""
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             row = session.get(ServerTable, server_id)
             return Server(row.id, row.developer_id, row.name) if row else None
 
     def ensure_server(self, developer_id: int, name: str) -> Server:
         """The developer's server of this name, made if it is new."""
-        with self._transaction(alone=True) as session:
+        with self._sessions.transaction(alone=True) as session:
             row = session.exec(_server(developer_id, name)).first()
             if row is None:
                 row = ServerTable(id=self._ids.new(), developer_id=developer_id, name=name)
@@ -201,7 +202,7 @@ class SqlDirectory:
 
     def publish(self, server_id: int, prices: Mapping[Target, PriceSpec]) -> None:
         """Record a server's price list as the current one; a version that is recorded stays as it is."""
-        with self._transaction(alone=True) as session:
+        with self._sessions.transaction(alone=True) as session:
             # Whatever the clock says, the list that was published last is the newest.
             newest = select(func.max(PriceListingTable.published_at)).where(PriceListingTable.server_id == server_id)
             now = max(self._clock.now_us(), (session.exec(newest).one() or 0) + 1)
@@ -213,7 +214,7 @@ class SqlDirectory:
 
     def publish_one(self, server_id: int, target: Target, spec: PriceSpec) -> None:
         """Record one price beside the others of the current list, in place of the one that its target had."""
-        with self._transaction(alone=True) as session:
+        with self._sessions.transaction(alone=True) as session:
             mine = select(PriceListingTable).where(PriceListingTable.server_id == server_id)
             rows = session.exec(mine).all()
             newest = max((row.published_at for row in rows), default=0)
@@ -226,7 +227,7 @@ class SqlDirectory:
 
     def find_price(self, server_id: int, target: Target, version: str) -> PriceSpec | None:
         """A price that this server published, now or once."""
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             row = session.get(PriceListingTable, (server_id, *target, version))
             return load_price(json.loads(row.spec)) if row else None
 
@@ -260,7 +261,7 @@ class SqlDirectory:
             .where(*wanted)
             .order_by(ServerTable.name, col(PriceListingTable.kind), col(PriceListingTable.name))
         )
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             return [
                 Listing(
                     Server(server.id, server.developer_id, server.name),
@@ -272,13 +273,13 @@ class SqlDirectory:
 
     def has_credit(self) -> bool:
         """Whether free credit was ever granted in this ledger."""
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             return session.exec(select(CreditTable.part).limit(1)).first() is not None
 
     def credit_of(self, consumer_id: int, server_id: int) -> Money | None:
         """What a consumer has free at a server; None where nothing was granted yet."""
         part = self._part_of(consumer_id)
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             row = session.get(CreditTable, (part, consumer_id, server_id))
             return None if row is None else Money(row.balance_micros - row.held_micros)
 
@@ -304,60 +305,40 @@ class SqlDirectory:
 
     def find_top_up(self, *, top_up_id: int = 0, token: str = "") -> TopUpRequest | None:
         """A top-up request by id or token."""
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             wanted = TopUpTable.token == token if token else TopUpTable.id == top_up_id
             row = session.exec(select(TopUpTable).where(wanted)).first()
             if row is None:
                 return None
             return _top_up(row)
 
+    def set_top_up_amount(self, top_up_id: int, amount: Money) -> bool:
+        """Ask for another amount; False, and nothing changes, where somebody began to pay it by card."""
+        return self._sessions.write(_SET_AMOUNT, {"id": top_up_id, "amount_micros": amount.micros}) == 1
+
     def top_ups(self, consumer_id: int, *, before: int, limit: int) -> Sequence[TopUpRequest]:
         """A consumer's top-up requests, newest first, from before this one; 0 is the newest."""
         own = select(TopUpTable).where(TopUpTable.consumer_id == consumer_id)
         if before:
             own = own.where(col(TopUpTable.id) < before)
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             return [_top_up(row) for row in session.exec(own.order_by(col(TopUpTable.id).desc()).limit(limit)).all()]
 
     def close(self) -> None:
         """Let go of the database."""
         self._lookups.close()
-        self._writer.dispose()
-        self._reader.dispose()
+        self._sessions.close()
 
     def _part_of(self, consumer_id: int) -> int:
-        with self._reading() as session:
+        with self._sessions.reading() as session:
             row = session.get(ConsumerTable, consumer_id)
             if row is None:
                 raise NotFound("no such consumer")
             return row.part
 
     def _add(self, *rows: SQLModel) -> None:
-        with self._transaction() as session:
+        with self._sessions.transaction() as session:
             session.add_all(rows)
-
-    @contextmanager
-    def _transaction(self, *, alone: bool = False) -> Generator[Session]:
-        """One transaction that may write; `alone`: of those that look whether something is there, one after the other."""
-        with _translated(), Session(self._writer, expire_on_commit=False) as session, session.begin():
-            if alone:
-                session.exec(select(LedgerTable).with_for_update()).all()  # SQLite has one writer at a time anyhow
-            yield session
-
-    @contextmanager
-    def _reading(self) -> Generator[Session]:
-        """One transaction that only reads."""
-        with _translated(), Session(self._reader) as session:
-            yield session
-
-
-@contextmanager
-def _translated() -> Generator[None]:
-    """A database in trouble is an unavailable ledger; its own words may hold parameters and stay in the cause."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise PayreUnavailable("the payment ledger cannot be read or written; nothing ran and nothing was charged") from error
 
 
 def _key(session: Session, key_id: int) -> ApiKeyTable:

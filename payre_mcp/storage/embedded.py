@@ -18,10 +18,13 @@ from payre_mcp.receipts import KeyRing
 from payre_mcp.storage import migrate
 from payre_mcp.storage.directory import SqlDirectory
 from payre_mcp.storage.engine import make_engine
+from payre_mcp.storage.inbox import SqlInbox
 from payre_mcp.storage.journal import Journal
 from payre_mcp.storage.ledger import OpenLedger
 from payre_mcp.storage.library import connect, sqlite
+from payre_mcp.storage.payments import SqlPayments
 from payre_mcp.storage.readers import SqliteReader
+from payre_mcp.storage.sessions import Sessions
 from payre_mcp.storage.snapshot import Snapshot
 from payre_mcp.storage.sqlite import PART, SqliteStore
 
@@ -90,7 +93,8 @@ def _open(path: Path, clock: Clock, ring: KeyRing | None, mode: Mode) -> Embedde
     engine = make_engine(path)
     _ensure_schema(path, engine)
     stored_mode, issuer, slot = _register_opening(path, mode)
-    ids, reader = IdFactory(clock, slot), SqliteReader(path)
+    ids, reader, beside = IdFactory(clock, slot), SqliteReader(path), SqliteReader(path)
+    sessions = Sessions(engine, make_engine(path, read_only=True))
     ring = ring or KeyRing.open_file(path.with_suffix(".keys"))
     return EmbeddedLedger(
         path=path,
@@ -99,7 +103,9 @@ def _open(path: Path, clock: Clock, ring: KeyRing | None, mode: Mode) -> Embedde
         engine=engine,
         reader=reader,
         journal=Journal(reader),
-        directory=SqlDirectory(engine, make_engine(path, read_only=True), SqliteReader(path), clock, ids, stored_mode),
+        directory=SqlDirectory(sessions, SqliteReader(path), clock, ids, stored_mode),
+        payments=SqlPayments(sessions, beside, clock),
+        inbox=SqlInbox(sessions, beside),
         ring=ring,
         ids=ids,
         writer=Writer(SqliteStore(path), clock, ids),

@@ -122,6 +122,12 @@ class Journal:
         found = self._all(_TAKINGS.format(homes=self._homes, new=new, old=old), *parameters)
         return [Takings(*row) for row in found]
 
+    def crossings(self) -> list[tuple[str, int, int, int]]:
+        """(key, kind, amount, fee) of everything that crossed the ledger's border, in no order. Reads the whole journal."""
+        sql = f"""select key, kind, amount_micros, fee_micros from transfer
+                  where part in ({self._homes}) and kind in (7, 9, 10, 11, 12, 13)"""
+        return self._all(sql)
+
     def schema(self) -> list[str]:
         """The revisions that the database's tables are of."""
         return [revision for (revision,) in self._all(f"select version_num from {VERSION_TABLE}")]

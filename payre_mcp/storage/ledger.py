@@ -13,8 +13,10 @@ from payre_mcp.ledger.audit import AuditReport, audit
 from payre_mcp.ledger.lanes import LedgerWriter
 from payre_mcp.receipts import KeyRing
 from payre_mcp.storage.directory import SqlDirectory
+from payre_mcp.storage.inbox import SqlInbox
 from payre_mcp.storage.journal import Journal
 from payre_mcp.storage.migrate import HEAD
+from payre_mcp.storage.payments import SqlPayments
 from payre_mcp.storage.readers import Reader
 from payre_mcp.storage.rollup import roll_up
 from payre_mcp.storage.snapshot import Snapshot
@@ -31,6 +33,8 @@ class OpenLedger(ABC):
     writer: LedgerWriter
     journal: Journal
     directory: SqlDirectory
+    payments: SqlPayments
+    inbox: SqlInbox
     ring: KeyRing
     ids: IdFactory
 
@@ -73,4 +77,6 @@ class OpenLedger(ABC):
         """Finish what is queued and let go of the database."""
         self.journal.close()
         self.directory.close()
+        self.payments.close()
+        self.inbox.close()
         self.writer.close()  # the last one out of a SQLite file clears its log away, which no reader may

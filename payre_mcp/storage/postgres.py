@@ -90,7 +90,7 @@ class PostgresStore:
             now = self._ask(_now, [()] if self._own_time else [])
             api_keys = self._ask(_keys, [(each,) for each in set(needs.api_keys)])
             holds = self._ask(_holds, [(parts[each], each) for each in needs.holds])
-            history = self._ask(_history, [(parts[key[0]], *key) for key in needs.keys])
+            history = self._ask(_history, needs.keys)
             counters = self._ask(_counters, [(parts[each[0]], *each) for each in needs.counters])
             charges = self._ask(_by_id, [(parts[each], each) for each in needs.charges])
             refunds = self._ask(_refunds, [(parts[each], each) for each in needs.charges])

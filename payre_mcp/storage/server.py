@@ -20,11 +20,14 @@ from payre_mcp.receipts import KeyRing
 from payre_mcp.storage import migrate
 from payre_mcp.storage.directory import SqlDirectory
 from payre_mcp.storage.engine import server_engine
+from payre_mcp.storage.inbox import SqlInbox
 from payre_mcp.storage.journal import Journal
 from payre_mcp.storage.leases import take_lease
 from payre_mcp.storage.ledger import OpenLedger
+from payre_mcp.storage.payments import SqlPayments
 from payre_mcp.storage.postgres import PostgresStore
 from payre_mcp.storage.readers import PostgresReader, Reader
+from payre_mcp.storage.sessions import Sessions
 from payre_mcp.storage.snapshot import Snapshot
 
 PARTS = 64
@@ -97,6 +100,7 @@ def _open(engine: sa.Engine, url: str, clock: Clock, ring: KeyRing, mode: Mode, 
     ensure_schema(engine)
     stored_mode, issuer, parts, slot = _register_opening(engine, mode, parts)
     ids, reader = IdFactory(clock, slot), PostgresReader(engine, parts)
+    sessions = Sessions(engine, engine)
     one_part, holder = _is_distributed(engine), f"{issuer}/{secrets.token_hex(8)}"
     # With a clock that was passed in, as tests do, the database's is not asked.
     own_time = isinstance(clock, SystemClock)
@@ -115,7 +119,9 @@ def _open(engine: sa.Engine, url: str, clock: Clock, ring: KeyRing, mode: Mode, 
         clock=clock,
         issuer=issuer,
         journal=Journal(reader),
-        directory=SqlDirectory(engine, engine, reader, clock, ids, stored_mode, parts=parts),
+        directory=SqlDirectory(sessions, reader, clock, ids, stored_mode, parts=parts),
+        payments=SqlPayments(sessions, reader, clock),
+        inbox=SqlInbox(sessions, reader),
         ring=ring,
         ids=ids,
         writer=writers[0] if lanes == 1 else Lanes(writers),

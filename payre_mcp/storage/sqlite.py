@@ -174,19 +174,20 @@ class SqliteStore:
     def _load(self, needs: Needs) -> list[list[Any]]:
         """Accounts, API keys, open holds, the histories of idempotency keys and counters, by one statement."""
         sizes, parameters = list[int](), list[object]()
-        keys, counters = list(chain.from_iterable(needs.keys)), list(chain.from_iterable(needs.counters))
+        keys = list(chain.from_iterable(key for _, *key in needs.keys))
+        counters = list(chain.from_iterable(needs.counters))
         for width, flat in ((1, needs.accounts), (1, needs.api_keys), (1, needs.holds), (3, keys), (3, counters)):
             sizes.append(padded_size(len(flat) // width))
             parameters += flat
             parameters += [-1] * (width * sizes[-1] - len(flat))
         return [json.loads(column) for column in self._run(_load(*sizes), parameters).fetchone()]
 
-    def _load_ends(self, state: State, missing: Sequence[int]) -> list[tuple[int, int, str]]:
+    def _load_ends(self, state: State, missing: Sequence[int]) -> list[tuple[int, int, int, str]]:
         """How these holds ended, and what came after; answers the keys whose history matters now."""
         ends, later = self._json(_LOAD_ENDS, missing, missing)
         state.ends = {end.ref_id: end for end in (Transfer(*row) for row in ends)}
         state.late_charges = {late.ref_id: late for late in (Transfer(*row) for row in later)}
-        return [(end.consumer_id, end.developer_id, end.key) for end in state.ends.values() if end.key]
+        return [(end.part, end.consumer_id, end.developer_id, end.key) for end in state.ends.values() if end.key]
 
     def _take_history(self, state: State, history: list[list[Any]]) -> None:
         unique = {row[1]: row for row in history}

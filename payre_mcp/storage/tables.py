@@ -64,12 +64,11 @@ class LeaseTable(Base, table=True):
 
 
 class AccountTable(Base, table=True):
-    """A consumer's money."""
+    """A consumer's money. A balance is below what is held, or below zero, only by what was disputed; the audit checks it."""
 
     __tablename__: ClassVar[str] = "account"  # pyright: ignore[reportIncompatibleVariableOverride]
     __table_args__ = (
         CheckConstraint("held_micros >= 0", "held"),
-        CheckConstraint("balance_micros >= held_micros", "balance"),
         CheckConstraint("balance_micros <= 1000000000000", "cap"),
         _STRICT,
     )
@@ -299,3 +298,91 @@ class TopUpTable(Base, table=True):
     token: str = _text()
     created_at: int = _number()
     expires_at: int = _number()
+
+
+class PaymentTable(Base, table=True):
+    """Money that crosses the ledger's border; columns as in `payre_mcp.payments.Payment`. Whether it moved says the journal."""
+
+    __tablename__: ClassVar[str] = "payment"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (
+        _partial("uq_payment_processor_id", "processor_id", where="processor_id <> ''", unique=True),
+        _partial(
+            "uq_payment_under_way", "kind", "owner_id", unique=True,
+            where="kind in ('recharge', 'payout') and state in ('created', 'open', 'processing')",
+        ),
+        _partial("ix_payment_card_payment", "card_payment", where="card_payment <> ''"),
+        _partial("ix_payment_open", "id", where="state in ('created', 'open', 'processing')"),
+        Index("ix_payment_owner", "owner_id", "id"),
+        _STRICT,
+    )  # fmt: skip
+    id: int = _number(key=True)
+    kind: str = _text()
+    state: str = _text()
+    owner_id: int = _number()
+    part: int = _number()
+    parent_id: int = _number()
+    amount_micros: int = _number()
+    fee_micros: int = _number()
+    processor_id: str = _text()
+    card_payment: str = _text()
+    problem: str = _text()
+    detail: str = _text()
+    created_at: int = _number()
+    updated_at: int = _number()
+
+
+class PayerTable(Base, table=True):
+    """A consumer at the payment processor; columns as in `payre_mcp.payments.Payer`."""
+
+    __tablename__: ClassVar[str] = "payer"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    consumer_id: int = _number(key=True)
+    part: int = _number()
+    customer_id: str = _text()
+    method_id: str = _text()
+    card: str = _text()
+    threshold_micros: int = _number()
+    amount_micros: int = _number()
+    month_cap_micros: int = _number()
+    not_before: int = _number()
+    failures: int = _number()
+
+
+class PayeeTable(Base, table=True):
+    """A developer at the payment processor; columns as in `payre_mcp.payments.Payee`."""
+
+    __tablename__: ClassVar[str] = "payee"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_partial("uq_payee_account_id", "account_id", where="account_id <> ''", unique=True), _STRICT)
+    developer_id: int = _number(key=True)
+    account_id: str = _text()
+    state: str = _text()
+    country: str = _text()
+    email: str = _text()
+
+
+class InboxEventTable(Base, table=True):
+    """News of the payment processor, each handled once; columns as in `payre_mcp.payments.InboxEvent`."""
+
+    __tablename__: ClassVar[str] = "inbox_event"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_partial("ix_inbox_event_waiting", "next_try_at", where="state = 'waiting'"), _STRICT)
+    id: str = _text(key=True)
+    endpoint: str = _text()
+    kind: str = _text()
+    livemode: int = _number()
+    account: str = _text()
+    object_id: str = _text()
+    body: str = _text()
+    state: str = _text()
+    tries: int = _number()
+    problem: str = _text()
+    received_at: int = _number()
+    next_try_at: int = _number()
+
+
+class ReconciledTable(Base, table=True):
+    """How far the processor's own lists were read, so that no news is missed."""
+
+    __tablename__: ClassVar[str] = "reconciled"  # pyright: ignore[reportIncompatibleVariableOverride]
+    __table_args__ = (_STRICT,)
+    name: str = _text(key=True)
+    until_us: int = _number()

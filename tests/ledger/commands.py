@@ -21,6 +21,7 @@ from payre_mcp.ledger.model import (
     Account,
     Capture,
     Charge,
+    ComeBack,
     Command,
     Credit,
     Done,
@@ -32,6 +33,7 @@ from payre_mcp.ledger.model import (
     Metered,
     OpenHold,
     Refund,
+    Send,
     Spent,
     TopUp,
     Transfer,
@@ -59,8 +61,30 @@ RICHES = 10_000_000
 ONE_REQUEST: Mapping[str, int] = MappingProxyType({"requests": 1})
 
 
-def top_up(number: int, amount: int, *, key: str = "payment", consumer: int = ALICE) -> TopUp:
-    return TopUp(number, PART, consumer, amount, key)
+def top_up(number: int, amount: int, *, key: str = "payment", consumer: int = ALICE, fee: int = 0) -> TopUp:
+    return TopUp(number, PART, consumer, amount, key, fee)
+
+
+def give_back(number: int, amount: int, *, key: str = "out", consumer: int = ALICE) -> Send:
+    """Unspent money, to the card that paid it."""
+    return Send(number, PART, Kind.RETURN, consumer, 0, amount, key)
+
+
+def chargeback(number: int, amount: int, *, key: str = "out", consumer: int = ALICE) -> Send:
+    return Send(number, PART, Kind.CHARGEBACK, consumer, 0, amount, key)
+
+
+def cost(number: int, amount: int, *, key: str = "out", consumer: int = ALICE) -> Send:
+    return Send(number, PART, Kind.COST, consumer, 0, amount, key)
+
+
+def payout(number: int, amount: int, *, key: str = "out", developer: int = DEV) -> Send:
+    return Send(number, PART, Kind.PAYOUT, 0, developer, amount, key)
+
+
+def come_back(number: int, total: int, *, of: Send) -> ComeBack:
+    """Of what was sent, so much in all has come back."""
+    return ComeBack(number, of.part, of.consumer_id, of.developer_id, total, of.key)
 
 
 def hold(number: int, amount: int, *, key: str = "", fingerprint: str = "", consumer: int = ALICE, developer: int = DEV) -> Hold:
@@ -107,6 +131,16 @@ def charge(
 
 def refund(number: int, amount: int, *, of: int, key: str = "return", consumer: int = ALICE, developer: int = DEV) -> Refund:
     return Refund(number, PART, of, consumer, developer, amount, key)
+
+
+def owner_of(row: Transfer) -> tuple[int, int, str]:
+    """Whose idempotency key it is."""
+    return row.consumer_id, row.developer_id, row.key
+
+
+def key_of(row: Transfer) -> tuple[int, int, int, str]:
+    """An idempotency key as a database knows it."""
+    return row.part, *owner_of(row)
 
 
 def done(answer: Answer) -> Done:
@@ -178,7 +212,7 @@ class Books:
         """What a database would load: rows that exist among those that were asked for, and the keys of ended holds."""
         rows = self.history()
         ends = {row.ref_id: row for row in rows if row.kind in HOLD_ENDS and row.ref_id in wanted.holds}
-        keys = {*wanted.keys, *((end.consumer_id, end.developer_id, end.key) for end in ends.values() if end.key)}
+        keys = {*wanted.keys} | {key_of(end) for end in ends.values() if end.key}
         state = State(
             accounts=chosen(self.balances, wanted.accounts),
             api_keys=chosen(self.api_keys, wanted.api_keys),
@@ -194,14 +228,14 @@ class Books:
             if row.kind == Kind.REFUND:
                 amount, fee = state.refunded.get(row.ref_id, (0, 0))
                 state.refunded[row.ref_id] = (amount + row.amount_micros, fee + row.fee_micros)
-            if row.key and (owner := (row.consumer_id, row.developer_id, row.key)) in keys:
-                state.by_key.setdefault(owner, []).append(row)
+            if row.key and key_of(row) in keys:
+                state.by_key.setdefault(owner_of(row), []).append(row)
         return state
 
     def apply(self, decision: Decision) -> None:
         """Write a decision under the constraints that the database has."""
         self.rows |= {row.id: row for row in decision.transfers}
-        keys = [(row.consumer_id, row.developer_id, row.key, row.slot) for row in self.rows.values() if row.key]
+        keys = [(*key_of(row), row.slot) for row in self.rows.values() if row.key]
         ends = [row.ref_id for row in self.rows.values() if row.kind in HOLD_ENDS]
         assert len(keys) == len(set(keys)), "a key pays once"
         assert len(ends) == len(set(ends)), "a hold ends once"

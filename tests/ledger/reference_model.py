@@ -13,12 +13,15 @@ from payre_mcp.errors import PayreError
 from payre_mcp.ledger.model import (
     Capture,
     Charge,
+    ComeBack,
     Command,
     Done,
     Expire,
     Extend,
     Hold,
+    Kind,
     Refund,
+    Send,
     TopUp,
     Void,
 )
@@ -36,10 +39,15 @@ from tests.ledger.commands import (
     SERVER,
     capture,
     charge,
+    chargeback,
+    come_back,
+    cost,
     expire,
     extend,
+    give_back,
     hold,
     metered,
+    payout,
     refund,
     spend,
     top_up,
@@ -59,7 +67,8 @@ START = 700
 LAST = 1_000_000
 DAY = 24 * 3600 * SECOND
 TODAY = NOON - NOON % DAY
-Made = Hold | Charge | Capture
+Made = Hold | Charge | Capture | Send
+"""What later commands may speak of."""
 Place = tuple[int, str, int]
 """A counter: consumer, name, start of its window."""
 
@@ -79,7 +88,7 @@ def histories(draw: st.DrawFn) -> History:
             number += 1
             command = draw(commands(number, made))
             batch.append(command)
-            if isinstance(command, Hold | Charge | Capture):
+            if isinstance(command, Made):
                 made.append(command)
         out.append((draw(st.sampled_from([0, 0, 1, 500, 900])), batch))
     return out
@@ -88,8 +97,12 @@ def histories(draw: st.DrawFn) -> History:
 @st.composite
 def commands(draw: st.DrawFn, number: int, made: Sequence[Made]) -> Command:
     amount = draw(st.sampled_from([0, 1, 34, 99, 250, 600]))
-    act = draw(st.sampled_from(["open", "open", "open", "capture", "capture", "expire", "expire", "refund", "void", "extend"]))
-    targets = [each for each in made if isinstance(each, Hold) != (act == "refund")][-3:]
+    acts = ["open", "open", "open", "capture", "capture", "expire", "expire", "refund", "void", "extend", "cross"]
+    act = draw(st.sampled_from(acts))
+    if act == "cross":
+        return draw(crossings(number, amount, [each for each in made if isinstance(each, Send)][-3:]))
+    calls = [each for each in made if not isinstance(each, Send)]
+    targets = [each for each in calls if isinstance(each, Hold) != (act == "refund")][-3:]
     if act == "open" or not targets:
         return draw(openings(number, amount))
     target = draw(st.sampled_from(targets))
@@ -126,7 +139,7 @@ def openings(draw: st.DrawFn, number: int, amount: int) -> Command:
     make = draw(st.sampled_from([hold, hold, metered, metered, charge, top_up]))
     consumer = draw(st.sampled_from([ALICE, ALICE, BOB]))
     if make is top_up:
-        return top_up(number, amount, key=draw(st.sampled_from(["t1", "t2"])), consumer=consumer)
+        return top_up(number, amount, key=draw(st.sampled_from(["t1", "t2"])), consumer=consumer, fee=draw(rarely(7, 0)))
     key, fingerprint = draw(st.sampled_from(["", "a", "b"])), draw(rarely("g", "f"))
     if make is metered:
         tariff, most = draw(st.sampled_from(TARIFFS)), draw(rarely(25, MAX_MICROS))
@@ -142,6 +155,22 @@ def openings(draw: st.DrawFn, number: int, amount: int) -> Command:
         api_key_id=draw(st.sampled_from([KEY] * 14 + [LIMITED_KEY] * 5 + [DEAD_KEY])), developer_id=draw(rarely(RIVAL, DEV))
     )
     return command._replace(expires_at=draw(st.sampled_from([NOON, NOON, NOON + LIFE]))) if isinstance(command, Hold) else command
+
+
+@st.composite
+def crossings(draw: st.DrawFn, number: int, amount: int, before: Sequence[Send]) -> Command:
+    """What crosses the border: of few keys, so that it is repeated and contradicted, and comes back."""
+    if before and draw(st.booleans()):
+        sent = draw(st.sampled_from(before))
+        return come_back(number, draw(rarely(amount, min(amount, sent.amount_micros))), of=sent)
+    key = draw(st.sampled_from(["x1", "x1", "x2", "t1"]))
+    make = draw(st.sampled_from([give_back, chargeback, cost, None]))
+    if make is None:
+        sent = payout(number, amount, key=key, developer=draw(rarely(RIVAL, DEV)))
+    else:
+        micros = draw(st.sampled_from([amount, START + 50])) if make is chargeback else amount
+        sent = make(number, micros, key=key, consumer=draw(st.sampled_from([ALICE, ALICE, BOB])))
+    return draw(rarely(come_back(number, amount, of=sent), sent))
 
 
 def rarely(odd: Value, usual: Value) -> st.SearchStrategy[Value]:
@@ -192,8 +221,13 @@ class Model:
     calls: dict[int, Call] = field(default_factory=dict[int, Call])
     bills: dict[int, Bill] = field(default_factory=dict[int, Bill])
     paid: dict[tuple[int, int, str], tuple[int, object]] = field(
-        default_factory=lambda: {(who, 0, "payment"): (number, START) for who, number in ((ALICE, 1), (BOB, 2))}
+        default_factory=lambda: {(who, 0, "payment"): (number, ("in", START, 0)) for who, number in ((ALICE, 1), (BOB, 2))}
     )
+    sent: dict[tuple[int, int, str], Send] = field(default_factory=dict[tuple[int, int, str], Send])
+    back: dict[tuple[int, int, str], list[tuple[int, int]]] = field(
+        default_factory=dict[tuple[int, int, str], list[tuple[int, int]]]
+    )
+    """What of it came back: the sums so far, each with the row that reached it."""
     claims: dict[tuple[int, int, str], str] = field(default_factory=dict[tuple[int, int, str], str])
     counted: Counter[Place] = field(default_factory=Counter[Place])
     granted: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
@@ -245,17 +279,68 @@ class Model:
                 return self.extend(command)
             case Refund():
                 return self.refund(command)
+            case Send():
+                return self.send(command)
+            case ComeBack():
+                return self.come_back(command)
 
     def top_up(self, command: TopUp) -> str | int:
-        place = (command.consumer_id, 0, command.key)
+        place, what = (command.consumer_id, 0, command.key), ("in", command.amount_micros, command.fee_micros)
         if place in self.paid:
-            number, amount = self.paid[place]
-            return -number if amount == command.amount_micros else "idempotency_conflict"
+            number, before = self.paid[place]
+            return -number if before == what else "idempotency_conflict"
         if command.amount_micros == 0:
             return "invalid_request"
         self.money[command.consumer_id] += command.amount_micros
-        self.paid[place] = (command.id, command.amount_micros)
+        if command.fee_micros:
+            self.earn(0, 0, command.fee_micros)
+        self.paid[place] = (command.id, what)
         return command.id
+
+    def send(self, command: Send) -> str | int:
+        place, what = (command.consumer_id, command.developer_id, command.key), ("out", command.kind, command.amount_micros)
+        if place in self.paid:
+            number, before = self.paid[place]
+            return -number if before == what else "idempotency_conflict"
+        if command.amount_micros == 0:
+            return "invalid_request"
+        if command.kind == Kind.RETURN and command.amount_micros > self.free(command.consumer_id):
+            return "insufficient_balance"
+        self.paid[place] = (command.id, what)
+        if command.kind == Kind.COST:
+            self.earn(0, 0, -command.amount_micros)
+        else:
+            self.sent[place] = command
+            self.cross(command, -command.amount_micros)
+        return command.id
+
+    def come_back(self, command: ComeBack) -> str | int:
+        place, total = (command.consumer_id, command.developer_id, command.key), command.total_micros
+        if place not in self.sent:
+            return "not_found"
+        if not 0 < total <= self.sent[place].amount_micros:
+            return "invalid_request"
+        sums = self.back.setdefault(place, [])
+        for reached, number in sums:
+            if reached >= total:
+                return -number
+        self.cross(self.sent[place], total - (sums[-1][0] if sums else 0))
+        sums.append((total, command.id))
+        return command.id
+
+    def cross(self, sent: Send, micros: int) -> None:
+        """Move what this was taken from."""
+        if sent.kind == Kind.PAYOUT:
+            self.earn(sent.developer_id, micros, 0)
+        else:
+            self.money[sent.consumer_id] += micros
+
+    def disputed(self, consumer: int) -> int:
+        """What was charged back and has not come back: nobody may owe more."""
+        places = [place for place, sent in self.sent.items() if sent.kind == Kind.CHARGEBACK and place[0] == consumer]
+        return sum(
+            self.sent[place].amount_micros - max((sums for sums, _ in self.back.get(place, [])), default=0) for place in places
+        )
 
     def spend(self, command: Hold | Charge) -> str | int:
         place = (command.consumer_id, command.developer_id, command.key)
@@ -277,7 +362,8 @@ class Model:
         if any(amount > max(0, LIMIT - self.counted[each] - self.reserved(each)) for each in limits_of(command)):
             return "spend_limit"
         credit = self.credit(command, command.grant_micros)
-        if amount > self.free(command.consumer_id) + credit:
+        free = self.free(command.consumer_id)
+        if free < 0 or amount > free + credit:
             return "insufficient_balance"
         if command.server_id and command.grant_micros:
             self.granted.setdefault((command.consumer_id, command.server_id), command.grant_micros)
@@ -306,7 +392,7 @@ class Model:
         credit = call.credit if call.state == "open" else self.credit(call.hold)
         if call.state == "open":
             call.state, call.end = "captured", command.id
-        elif place in self.paid or self.busy(place) or amount > self.free(command.consumer_id) + credit:
+        elif place in self.paid or self.busy(place) or amount > max(0, self.free(command.consumer_id)) + credit:
             return "hold_not_open"
         call.bill = self.bill(command, place, amount, min(amount, credit), call.hold)
         for counter in places(call.hold):

@@ -19,18 +19,36 @@ from tests.ledger.commands import (
     Books,
     capture,
     charge,
+    chargeback,
+    come_back,
+    cost,
     done,
     expire,
+    give_back,
     hold,
     metered,
+    payout,
     refund,
     spend,
     top_up,
     void,
 )
 
-SIGN = {Kind.CHARGE: -1, Kind.CAPTURE: -1, Kind.REFUND: 1, Kind.TOP_UP: 1}
+SIGN = {
+    Kind.CHARGE: -1, Kind.CAPTURE: -1, Kind.REFUND: 1, Kind.TOP_UP: 1, Kind.RETURN: -1, Kind.CHARGEBACK: -1, Kind.COME_BACK: 1,
+}  # fmt: skip
 """What a row's amount does to the consumer's balance."""
+
+OF_A_BALANCE = {"developer_id": 0, "key": "out"}
+OWNED: dict[int, dict[str, int | str]] = {
+    Kind.TOP_UP: {"developer_id": 0},
+    Kind.RETURN: OF_A_BALANCE,
+    Kind.CHARGEBACK: OF_A_BALANCE,
+    Kind.COST: OF_A_BALANCE,
+    Kind.PAYOUT: {"consumer_id": 0, "key": "out"},
+    Kind.COME_BACK: {**OF_A_BALANCE, "slot": -1},
+}
+"""Whose a row is, where it is not of a consumer and a developer."""
 
 
 def written(*batch: Command) -> Books:
@@ -43,8 +61,27 @@ def written(*batch: Command) -> Books:
 
 def row(number: int, kind: int, amount: int = 0, **columns: int | str) -> Transfer:
     blank = Transfer(PART, number, int(kind), ALICE, 0, 0, amount, 0, 0, 0, "", 0, "", 0, "", NOON, NOON, "")
-    owned = {} if kind == Kind.TOP_UP else {"developer_id": DEV}
-    return blank._replace(**{**owned, "detail": "{}" if kind in CHARGES else "", **columns})
+    return blank._replace(**{"developer_id": DEV, "detail": "{}" if kind in CHARGES else "", **OWNED.get(kind, {}), **columns})
+
+
+def earned_by(row: Transfer) -> tuple[int, int]:
+    """What a row does to earnings and fees."""
+    amount, fee = row.amount_micros, row.fee_micros
+    match row.kind:
+        case Kind.CHARGE | Kind.CAPTURE:
+            return amount - fee, fee
+        case Kind.REFUND:
+            return fee - amount, -fee
+        case Kind.TOP_UP:
+            return 0, fee
+        case Kind.COST:
+            return 0, -amount
+        case Kind.PAYOUT:
+            return -amount, 0
+        case Kind.COME_BACK:
+            return 0 if row.consumer_id else amount, 0
+        case _:
+            return 0, 0
 
 
 def forged(*rows: Transfer) -> Books:
@@ -52,19 +89,23 @@ def forged(*rows: Transfer) -> Books:
     books = Books()
     for each in rows:
         books.rows[each.id] = each
-        sign, fee = SIGN.get(Kind(each.kind), 0) if each.kind in set(Kind) else 0, each.fee_micros
+        sign = SIGN.get(Kind(each.kind), 0) if each.kind in set(Kind) else 0
         _, balance, held, last = books.balances.get(each.consumer_id, Account(0, 0, 0))
         last ^= (each.id ^ each.prev_id) if each.kind in CHARGES else 0
         held += each.amount_micros if each.kind == Kind.HOLD else -each.held_micros
-        books.balances[each.consumer_id] = Account(each.consumer_id, balance + sign * each.amount_micros, held, last)
-        if each.developer_id:
-            earned, fees = books.earned.get(each.developer_id, (0, 0))
-            books.earned[each.developer_id] = (earned - sign * (each.amount_micros - fee), fees - sign * fee)
+        balance += sign * each.amount_micros - (each.fee_micros if each.kind == Kind.TOP_UP else 0)
+        if each.consumer_id:
+            books.balances[each.consumer_id] = Account(each.consumer_id, balance, held, last)
+        earned, fees = (a + b for a, b in zip(books.earned.get(each.developer_id, (0, 0)), earned_by(each), strict=True))
+        books.earned[each.developer_id] = (earned, fees)
         if each.kind == Kind.HOLD:
             books.holds[each.id] = born(each)
         elif each.kind in HOLD_ENDS:
             books.holds.pop(each.ref_id, None)
     return books
+
+
+NOT_CONSERVED = "money is not conserved: top-ups differ from balances, earnings, fees and what left"
 
 
 def violations(books: Books) -> list[str]:
@@ -75,6 +116,14 @@ def violations(books: Books) -> list[str]:
 
 PAYMENT = row(1, Kind.TOP_UP, 100)
 CHARGE = row(2, Kind.CHARGE, 100, fee_micros=3, fee_bps=300)
+RETURN = row(3, Kind.RETURN, 20)
+CHARGEBACK = row(4, Kind.CHARGEBACK, 60, key="dispute")
+COST = row(5, Kind.COST, 15, key="fee")
+PAYOUT = row(6, Kind.PAYOUT, 70)
+BACK = row(7, Kind.COME_BACK, 20, ref_id=3)
+WON = row(8, Kind.COME_BACK, 25, ref_id=4, key="dispute")
+REVERSED = row(9, Kind.COME_BACK, 70, ref_id=6, consumer_id=0, developer_id=DEV)
+BORDER = (RETURN, CHARGEBACK, COST, PAYOUT, BACK, WON, REVERSED)
 
 
 def test_an_empty_ledger_is_sound() -> None:
@@ -103,12 +152,43 @@ def test_a_sound_ledger_is_reported_in_figures() -> None:
     )
 
 
+def test_what_crossed_the_border_is_reported_in_figures_without_what_came_back() -> None:
+    books = written(
+        top_up(2, 500, key="more", fee=40),
+        charge(3, 1_000, developer=RIVAL),
+        give_back(4, 300, key="unspent"),
+        chargeback(5, 600, key="dispute"),
+        cost(6, 45, key="fee"),
+        payout(7, 700, developer=RIVAL),
+        come_back(8, 10, of=give_back(4, 300, key="unspent")),
+        come_back(9, 200, of=chargeback(5, 600, key="dispute")),
+        come_back(10, 30, of=payout(7, 700, developer=RIVAL)),
+        come_back(11, 50, of=payout(7, 700, developer=RIVAL)),
+    )
+    report = audit(books, NOON)
+    assert report == AuditReport(
+        transfers=11,
+        charges=1,
+        topped_up_micros=1_540,
+        balances_micros=-190,
+        earned_micros=970 - 650,
+        fees_micros=30 + 40 - 45,
+        returned_micros=290,
+        charged_back_micros=400,
+        paid_out_micros=650,
+        costs_micros=45,
+    )
+    report.add(report)
+    assert (report.topped_up_micros, report.paid_out_micros, report.costs_micros) == (3_080, 1_300, 90)
+
+
 def test_a_late_charge_of_an_expired_hold_is_sound() -> None:
     assert violations(written(hold(2, 300), expire(3, of=2), capture(4, 200, of=2))) == []
 
 
 def test_rows_by_hand_can_be_sound() -> None:
     assert violations(forged(PAYMENT, CHARGE, row(3, Kind.REFUND, 100, ref_id=2, fee_micros=3))) == []
+    assert violations(forged(PAYMENT._replace(fee_micros=40), *BORDER)) == []
 
 
 # One row
@@ -121,6 +201,16 @@ def test_a_kind_that_nobody_knows_is_a_violation() -> None:
 @pytest.mark.parametrize("amount", [0, -5])
 def test_a_top_up_of_nothing_is_a_violation(amount: int) -> None:
     assert "top-up 1 is not above zero" in violations(forged(row(1, Kind.TOP_UP, amount)))
+
+
+def test_a_top_up_that_is_all_fee_is_a_violation() -> None:
+    assert violations(forged(PAYMENT._replace(fee_micros=100))) == ["top-up 1 is not above zero"]
+
+
+@pytest.mark.parametrize("fee", [-1, 101])
+def test_a_fee_below_zero_or_above_what_was_paid_is_a_violation(fee: int) -> None:
+    sentence = "transfer 1 has an amount or a fee below zero, or a fee above its amount"
+    assert sentence in violations(forged(PAYMENT._replace(fee_micros=fee)))
 
 
 def test_a_fee_that_is_not_the_rule_is_a_violation() -> None:
@@ -338,6 +428,93 @@ def test_a_late_charge_of_a_hold_that_may_not_be_charged_is_a_violation(batch: l
     assert violations(forged(*written(*batch).history(), late)) != []
 
 
+# What crossed the border
+
+
+@pytest.mark.parametrize("sent", [RETURN, CHARGEBACK, COST, PAYOUT])
+def test_one_micro_may_come_in_and_one_may_go_out(sent: Transfer) -> None:
+    assert violations(forged(PAYMENT._replace(amount_micros=1), sent._replace(amount_micros=1))) == []
+
+
+@pytest.mark.parametrize("sent", [RETURN, CHARGEBACK, COST, PAYOUT])
+@pytest.mark.parametrize("columns", [{"amount_micros": 0}, {"amount_micros": -5}, {"key": ""}])
+def test_sending_nothing_or_without_a_name_is_a_violation(sent: Transfer, columns: dict[str, int | str]) -> None:
+    sentence = f"transfer {sent.id} sends nothing, or sends it without a name"
+    assert sentence in violations(forged(PAYMENT, sent._replace(**columns)))
+
+
+@pytest.mark.parametrize(
+    ("sent", "columns"),
+    [
+        (RETURN, {"developer_id": DEV}),
+        (CHARGEBACK, {"developer_id": DEV}),
+        (COST, {"developer_id": DEV}),
+        (COST, {"consumer_id": 0}),
+        (PAYOUT, {"developer_id": 0}),
+        (PAYOUT, {"consumer_id": ALICE}),
+        (PAYOUT, {"consumer_id": ALICE, "developer_id": 0}),
+    ],
+)
+def test_sending_what_is_not_of_one_consumer_or_one_developer_is_a_violation(sent: Transfer, columns: dict[str, int]) -> None:
+    """The double-entry lines tell a payout that comes back from a return by there being no consumer."""
+    books = forged(PAYMENT, sent._replace(**columns))
+    assert violations(books) == [f"transfer {sent.id} is not of one whose money it may send"]
+
+
+@pytest.mark.parametrize(("sent", "back"), [(RETURN, BACK), (CHARGEBACK, WON), (PAYOUT, REVERSED)])
+def test_more_that_came_back_than_was_sent_is_a_violation(sent: Transfer, back: Transfer) -> None:
+    broken = [f"more of transfer {sent.id} came back than was sent"]
+    assert violations(forged(PAYMENT, sent, back._replace(amount_micros=sent.amount_micros))) == []
+    assert violations(forged(PAYMENT, sent, back._replace(amount_micros=sent.amount_micros + 1))) == broken
+    rest = sent.amount_micros - back.amount_micros + 1
+    assert violations(forged(PAYMENT, sent, back, back._replace(id=10, slot=-2, amount_micros=rest))) == broken
+
+
+@pytest.mark.parametrize(
+    "place", [{"ref_id": 0}, {"ref_id": 99}, {"ref_id": 1}, {"ref_id": 2}, {"ref_id": 5}, {"part": PART + 1}],
+    ids=["nothing", "what is not there", "a top-up", "a charge", "a cost", "what is elsewhere"],
+)  # fmt: skip
+def test_money_that_came_back_of_what_was_not_sent_is_a_violation(place: dict[str, int]) -> None:
+    back = BACK._replace(**place)
+    books = forged(PAYMENT._replace(amount_micros=200), CHARGE, RETURN, COST, back)
+    assert f"money came back of transfer {back.ref_id}, which sent none" in violations(books)
+
+
+@pytest.mark.parametrize(
+    ("sent", "back"),
+    [
+        (RETURN, BACK._replace(consumer_id=BOB)),
+        (RETURN, BACK._replace(developer_id=DEV)),
+        (RETURN, BACK._replace(consumer_id=0, developer_id=DEV)),
+        (RETURN, BACK._replace(key="other")),
+        (PAYOUT, REVERSED._replace(developer_id=RIVAL)),
+        (PAYOUT, REVERSED._replace(consumer_id=ALICE)),
+        (PAYOUT, REVERSED._replace(key="other")),
+    ],
+)
+def test_what_came_back_to_another_than_had_sent_it_is_a_violation(sent: Transfer, back: Transfer) -> None:
+    sentence = f"what came back of transfer {sent.id} is not of the one who had sent it"
+    assert sentence in violations(forged(PAYMENT, sent, back))
+
+
+def test_money_may_come_back_before_it_was_sent_as_processes_have_different_clocks() -> None:
+    assert violations(forged(PAYMENT, *(each._replace(id=12 - each.id, ref_id=12 - each.ref_id) for each in BORDER))) == []
+
+
+@pytest.mark.parametrize("sent", [RETURN, CHARGEBACK, COST, PAYOUT])
+def test_what_left_and_is_missing_from_no_sum_is_a_violation(sent: Transfer) -> None:
+    books = forged(PAYMENT)
+    books.rows[sent.id] = sent
+    assert NOT_CONSERVED in violations(books)
+
+
+@pytest.mark.parametrize("rows", [[PAYMENT._replace(fee_micros=40)], [PAYMENT, COST], [PAYMENT, PAYOUT]])
+def test_fees_and_payouts_that_no_earnings_hold_are_a_violation(rows: list[Transfer]) -> None:
+    books = forged(*rows)
+    books.earned = {}
+    assert violations(books) == ["the journal pays a developer who has no earnings", NOT_CONSERVED]
+
+
 # Idempotency keys
 
 
@@ -363,7 +540,7 @@ def test_a_stored_balance_that_no_rows_explain_is_a_violation() -> None:
     books.balances[ALICE] = Account(ALICE, 1_001, 0)
     assert violations(books) == [
         f"account {ALICE}: the stored balance differs from the sum of its rows",
-        "money is not conserved: top-ups differ from balances, earnings and fees",
+        NOT_CONSERVED,
     ]
 
 
@@ -386,6 +563,30 @@ def test_an_overdrawn_account_is_a_violation(rows: list[Transfer]) -> None:
     assert f"account {ALICE} is overdrawn" in violations(forged(*rows))
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [row(7, Kind.TOP_UP, 30, key="more"), row(8, Kind.CHARGE, 30)],
+        [row(7, Kind.CHARGEBACK, 40, key="another")],
+        [WON],
+        [WON._replace(amount_micros=60)],
+    ],
+    ids=["one", "one and what was topped up since is spent", "two", "one that was won in part", "one that was won"],
+)
+def test_what_was_charged_back_explains_so_much_of_a_debt_and_no_more(rows: list[Transfer]) -> None:
+    """Whoever had spent all before it owes as much as was charged back and did not come back; nobody owes more."""
+    ledger = [PAYMENT, row(2, Kind.CHARGE, 100), CHARGEBACK, *rows]
+    assert violations(forged(*ledger)) == []
+    for more in (row(9, Kind.CHARGE, 1, prev_id=2), row(9, Kind.HOLD, 1), row(9, Kind.RETURN, 1)):
+        assert f"account {ALICE} is overdrawn" in violations(forged(*ledger, more))
+
+
+def test_another_consumers_dispute_explains_no_debt() -> None:
+    books = forged(PAYMENT, CHARGEBACK._replace(consumer_id=BOB), row(9, Kind.RETURN, 101))
+    assert violations(books) == [f"account {ALICE} is overdrawn"]
+
+
 @pytest.mark.parametrize("rows", [[PAYMENT], [row(1, Kind.HOLD, 5)]])
 def test_money_of_an_account_that_does_not_exist_is_a_violation(rows: list[Transfer]) -> None:
     books = forged(*rows)
@@ -406,7 +607,7 @@ def test_a_charge_for_a_developer_without_earnings_is_a_violation(columns: dict[
     books.earned = {}
     assert violations(books) == [
         "the journal pays a developer who has no earnings",
-        "money is not conserved: top-ups differ from balances, earnings and fees",
+        NOT_CONSERVED,
     ]
 
 

@@ -76,10 +76,9 @@ def test_a_hold_ends_once_whoever_writes(payer: Funded, raw: Any) -> None:
             insert(raw, end._replace(id=end.id + 1, kind=int(kind)))
 
 
-@pytest.mark.parametrize(
-    "change", ["balance_micros = -1", "held_micros = -1", "held_micros = balance_micros + 1", "balance_micros = 1000000000001"]
-)
-def test_no_account_can_be_overdrawn_or_nonsense(payer: Funded, raw: Any, change: str) -> None:
+@pytest.mark.parametrize("change", ["held_micros = -1", "balance_micros = 1000000000001"])
+def test_no_account_can_be_nonsense(payer: Funded, raw: Any, change: str) -> None:
+    """It may be below zero, by what was disputed: the audit knows by how much."""
     with pytest.raises(errors.CheckViolation):
         raw.execute(f"update account set {change}")
     assert payer.account().balance_micros == 1_000

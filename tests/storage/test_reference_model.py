@@ -18,7 +18,7 @@ from payre_mcp.directory import SpendingLimits
 from payre_mcp.ledger.audit import audit
 from payre_mcp.ledger.credit import credit_needs
 from payre_mcp.ledger.kernel import decide
-from payre_mcp.ledger.model import Capture, Charge, Command, Done, Extend, Hold
+from payre_mcp.ledger.model import Command, Done, Extend
 from payre_mcp.ledger.spending import spending_needs
 from payre_mcp.ledger.state import Answer, Decision, needs
 from payre_mcp.ledger.store import Store
@@ -166,7 +166,7 @@ class LedgerOnDisk(RuleBasedStateMachine):
             self.number += 1
             command = here(data.draw(commands(self.number, self.made)))
             batch.append(command)
-            if keep and isinstance(command, Hold | Charge | Capture):
+            if keep and isinstance(command, Made):
                 self.made.append(command)
         return batch
 

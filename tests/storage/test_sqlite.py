@@ -114,16 +114,15 @@ def test_a_hold_ends_once_whoever_writes(payer: Funded, raw: Any) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "balance_micros = -1",
         "held_micros = -1",
-        "held_micros = balance_micros + 1",
         "balance_micros = 1000000000001",
         "balance_micros = null",
         "balance_micros = 1.5",
         "balance_micros = 'much'",
     ],
 )
-def test_no_account_can_be_overdrawn_or_nonsense(payer: Funded, raw: Any, change: str) -> None:
+def test_no_account_can_be_nonsense(payer: Funded, raw: Any, change: str) -> None:
+    """It may be below zero, by what was disputed: the audit knows by how much."""
     with pytest.raises(sqlite.IntegrityError):
         raw.execute(f"update account set {change}")
     assert payer.account().balance_micros == 1_000
