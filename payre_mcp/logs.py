@@ -1,7 +1,8 @@
-"""Logs that show no secret: not ours, and not those of the SDK, which at DEBUG writes out whole requests.
+"""Logs that show no secret: not ours, and not those of the SDKs, which at DEBUG write out whole requests.
 
-Taken out are Payre keys, damaged and cut ones too, the tokens of top-up links, receipt keys, and whatever stands as the value
-of a header or setting that carries a secret. The environment is not read here, and stdout is never written to.
+Taken out are Payre keys, damaged and cut ones too, the tokens of top-up links, receipt keys, Stripe's keys and secrets and all
+that its package shows of requests and answers, which are full of names and links, and whatever stands as the value of a header
+or setting that carries a secret. The environment is not read here, and stdout is never written to.
 """
 
 import json
@@ -27,15 +28,20 @@ _KEY = re.compile(
     # Damaged, cut, or glued to something: all up to the next blank or quote goes. `pyr_ck_test_...a1b2` is safe already.
     r"|(?P<head>pyr[_-][a-z]{2}[_-](?:(?:live|test)[_-])?+)(?!\.\.\.[0-9A-Za-z]{0,4}(?![0-9A-Za-z]))(?:[^\s'\"\\]|\\(?!['\"]))+"
     # Without its beginning; Stripe's secret keys look like this too.
-    r"|(?<![0-9A-Za-z])(?P<cut>[a-z]k_(?:live|test)_)[0-9A-Za-z]{8,}",
+    r"|(?<![0-9A-Za-z])(?P<cut>[a-z]k_(?:live|test)_)[0-9A-Za-z]{8,}"
+    # What Stripe signs webhooks with, and what a browser needs to finish a payment.
+    r"|(?P<stripe>whsec_|(?:pi|seti|cs_(?:live|test))_[0-9A-Za-z]+_secret_)[0-9A-Za-z+/=]{4,}",
     re.IGNORECASE,
 )
+_ANSWERED, _ASKED = " message='API response body'", "message='Post details' post_data="
+"""By these Stripe's package tells of an answer, which stands before, and of a request, which stands behind."""
 _RECEIPT_KEY = re.compile(r"(?<![0-9A-Za-z])(?P<head>[0-9A-Za-z]+:)[0-9A-Za-z_-]{43,}=*")
 _TOP_UP = re.compile(r"(?P<head>top-ups(?:/|%2F))(?!\.\.\.)[^\s'\"\\/?#&<>)]+", re.IGNORECASE)
 _INPUT = re.compile(r"(?P<head>input_value=)(?P<value>(?:(?!, input_type=).){0,120})(?=, input_type=)")
 """What pydantic shows of an input: where it has cut the middle out, a key may have lost its beginning."""
 _NAME = re.compile(
-    r"authorization|x[-_]payre[-_]key|x[-_]agentpay[-_]api[-_]key|dev\.payre/key|payre[-_](?:secret[-_]|receipt[-_])?keys?",
+    r"authorization|x[-_]payre[-_]key|x[-_]agentpay[-_]api[-_]key|dev\.payre/key|payre[-_](?:secret[-_]|receipt[-_])?keys?"
+    r"|payre[-_]stripe[-_](?:api[-_]key|[a-z_]{0,20}secrets?)|client_secret|signing_secret",
     re.IGNORECASE,
 )
 _NAMED = re.compile(
@@ -45,7 +51,10 @@ _NAMED = re.compile(
 )
 _SAFE = re.compile(r"(?:bearer\s+)?pyr[_-]\w*\.\.\.[0-9A-Za-z]{0,4}|None|null", re.IGNORECASE)
 
-_HINTS = ("pyr", "k_live_", "k_test_", "top-ups", "authorization", "payre", "agentpay", "input_value=")
+_HINTS = (
+    "pyr", "k_live_", "k_test_", "top-ups", "authorization", "payre", "agentpay", "input_value=", "whsec_", "_secret",
+    "api response body", "post details",
+)  # fmt: skip
 """One of them stands wherever the slower patterns find anything."""
 
 _STANDARD = {*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"}
@@ -59,7 +68,7 @@ def redact(text: str) -> str:
     lower = text.lower()
     is_suspect = any(hint in lower for hint in _HINTS)
     if is_suspect:
-        text = _INPUT.sub(lambda cut: f"{cut['head']}{HIDDEN}" if "..." in cut["value"] else cut[0], text)
+        text = _INPUT.sub(lambda cut: f"{cut['head']}{HIDDEN}" if "..." in cut["value"] else cut[0], _without_bodies(text))
         text = _TOP_UP.sub(r"\g<head>...", _KEY.sub(_shown_key, text))
     text = _RECEIPT_KEY.sub(r"\g<head>...", text)
     return _NAMED.sub(_hidden_value, text) if is_suspect else text
@@ -250,9 +259,17 @@ def _text(value: object, form: Any = repr) -> str:
         return f"{_UNPRINTABLE} {type(value).__name__}>"
 
 
+def _without_bodies(text: str) -> str:
+    """What Stripe's package says, without what it sent and got."""
+    if (at := text.find(_ASKED)) >= 0:
+        text = f"{text[: at + len(_ASKED)]}{HIDDEN}"
+    start, end = text.find("body="), text.rfind(_ANSWERED)
+    return f"{text[:start]}body={HIDDEN}{text[end:]}" if 0 <= start < end else text
+
+
 def _shown_key(match: re.Match[str]) -> str:
     if match["whole"] is None:
-        return f"{match['head'] or match['cut']}..."
+        return f"{match['head'] or match['cut'] or match['stripe']}..."
     try:
         return parse_key(match["whole"]).shown
     except InvalidApiKey:

@@ -93,6 +93,8 @@ def test_a_text_without_a_secret_stays_as_it_is(text: str) -> None:
         f"revoked {KEY.shown}, made {KEY.shown}.",
         '127.0.0.1:40164 - "POST /mcp HTTP/1.1" 200',
         "the ledger is sqlite:///payre.db, its receipt keys stand in payre.keys",
+        "the secret of a webhook starts with whsec_, Stripe's API key with sk_test_ or sk_" + "live_",
+        "set PAYRE_SECRET_KEYS or the_secret_garden; post_data=1 and body=2 stay",
         "task_test_something_long_1 finished",
         "charge chg_01J8ZK at 2026-05-02T12:00:00Z for 0.005",
     ],
@@ -117,6 +119,21 @@ def test_what_our_own_messages_say_is_left_whole(text: str) -> None:
         ("GET /top-ups/ab_C-1 HTTP/1.1", "GET /top-ups/... HTTP/1.1"),
         ("to=%2Ftop-ups%2Fab_C-1&x", "to=%2Ftop-ups%2F...&x"),
         ("sk_" + "live_51Habcdefghijk", "sk_" + "live_..."),
+        ("rk_" + "live_51Habcdefghijk, rk_test_51Habcdefghijk", "rk_" + "live_..., rk_test_..."),
+        ("{'secret': 'whsec_a1B2c3+/=='}", "{'secret': 'whsec_...'}"),
+        ("?client=pi_3MtwBw_secret_YrKJUKrib&x=1", "?client=pi_3MtwBw_secret_...&x=1"),
+        ("cs_test_a1b2_secret_fidwbEhqYWAn", "cs_test_a1b2_secret_..."),
+        ('{"client_secret": "abc", "id": 1}', f'{{"client_secret": "{HIDDEN}", "id": 1}}'),
+        ("PAYRE_STRIPE_API_KEY=abc", f"PAYRE_STRIPE_API_KEY={HIDDEN}"),
+        ("PAYRE_STRIPE_WEBHOOK_SECRET='a b'", f"PAYRE_STRIPE_WEBHOOK_SECRET='{HIDDEN}'"),
+        (
+            "DEBUG body='{\\n \"email\": \"ada@example.com\"}' message='API response body'",
+            f"DEBUG body={HIDDEN} message='API response body'",
+        ),
+        (
+            "api_version=x message='Post details' post_data=contact_email=ada%40example.com&name=Ada",
+            f"api_version=x message='Post details' post_data={HIDDEN}",
+        ),
         ('input_value=\'{"a":1,...k_test_abc"}\', input_type=str]', f"input_value={HIDDEN}, input_type=str]"),
         ("input_value=7, input_type=int]", "input_value=7, input_type=int]"),
     ],
@@ -134,7 +151,22 @@ def test_receipt_keys_are_taken_out_and_their_ids_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    "worst", ["authorization:", "authorization:'", "pyr_ck_", "pyr_ck_test_...", "\\", "a:", "input_value=..."]
+    "worst",
+    [
+        "authorization:",
+        "authorization:'",
+        "pyr_ck_",
+        "pyr_ck_test_...",
+        "\\",
+        "a:",
+        "input_value=...",
+        "whsec_",
+        "pi_x_secret_",
+        "payre_stripe_",
+        " message='API response body'",
+        "body=body= message='API response body'",
+        "message='Post details' post_data=",
+    ],
 )
 def test_a_hostile_text_takes_no_longer_than_its_length(worst: str) -> None:
     """Linear, or this would run into the suite's time limit many times over."""
