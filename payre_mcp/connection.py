@@ -17,8 +17,9 @@ from payre_mcp.gateway.local import LocalGateway
 from payre_mcp.gateway.local_wallet import LocalWallet
 from payre_mcp.gateway.quotes import Quotes
 from payre_mcp.gateway.statement import Statements
-from payre_mcp.gateway.top_ups import TopUps
+from payre_mcp.gateway.top_ups import LARGEST, SMALLEST, TopUps
 from payre_mcp.gateway.waiting import AsyncWriter
+from payre_mcp.keys import Mode
 from payre_mcp.ledger.audit import AuditReport
 from payre_mcp.money import ZERO, Money
 from payre_mcp.receipts import KeyRing
@@ -81,19 +82,22 @@ def open_ledger(
     ring: KeyRing | None = None,
     clock: Clock | None = None,
     top_up_page: str | None = None,
+    top_up_range: tuple[Money, Money] = (SMALLEST, LARGEST),
     free_credit: Money = ZERO,
+    mode: Mode = Mode.TEST,
 ) -> Connection:
     """Open the ledger at `url` from both sides. `top_up_page` is where the caller mounts the pay page, if it does.
 
-    `free_credit` is what a consumer's first call at each server brings them, to be spent there.
+    `free_credit` is what a consumer's first call at each server brings them, to be spent there. `mode` is that of a new
+    ledger; one that is there keeps its own.
     """
     clock = clock or SystemClock()
-    ledger = _open(url, clock, ring)
+    ledger = _open(url, clock, ring, mode)
     statements = Statements(ledger.issuer, ledger.directory.mode, ledger.ring)
     access = Access(ledger.directory, clock)
     top_ups = TopUps(
         writer=AsyncWriter(ledger.writer), journal=ledger.journal, directory=ledger.directory,
-        ids=ledger.ids, clock=clock, page=top_up_page,
+        find_payment=ledger.payments.find, ids=ledger.ids, clock=clock, page=top_up_page, amounts=top_up_range,
     )  # fmt: skip
     quotes = Quotes(ledger.journal, clock)
     gateway_of = partial(
@@ -120,12 +124,12 @@ def shown_address(url: str) -> str:
     return url if url.startswith(_SQLITE) or not rest else f"{kind}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
-def _open(url: str, clock: Clock, ring: KeyRing | None) -> "OpenLedger":
+def _open(url: str, clock: Clock, ring: KeyRing | None, mode: Mode) -> "OpenLedger":
     # Storage brings SQLModel and SQLAlchemy: loaded here alone, so a seller with a remote ledger never pays for them.
     if not is_server_url(url):
         from payre_mcp.storage.embedded import open_embedded  # noqa: PLC0415
 
-        return open_embedded(sqlite_path(url), clock, ring=ring)
+        return open_embedded(sqlite_path(url), clock, ring=ring, mode=mode)
     if find_spec("psycopg") is None:
         raise SettingsInvalid("a ledger on PostgreSQL needs psycopg: pip install 'payre-mcp[postgres]'")
     from payre_mcp.storage.server import open_server  # noqa: PLC0415
@@ -135,7 +139,7 @@ def _open(url: str, clock: Clock, ring: KeyRing | None) -> "OpenLedger":
             "a ledger on PostgreSQL keeps no receipt keys: set PAYRE_RECEIPT_KEYS, the same for every process that uses it. "
             "`payre db receipt-key` makes one"
         )
-    return open_server(url, clock, ring=ring)
+    return open_server(url, clock, ring=ring, mode=mode)
 
 
 def _seller(gateway_of: Callable[..., LocalGateway], developer: Developer) -> LocalGateway:

@@ -21,6 +21,8 @@ ELSEWHERE = ("PAYRE_TEST_", "PAYRE_REQUIRE_", "PAYRE_CHROMIUM", "PAYRE_FAULT")
 """Names that tests and tools read themselves; known, so that `payre` starts with them set."""
 
 
+FIVE, TEN, FIVE_HUNDRED = Money.parse(5), Money.parse(10), Money.parse(500)
+
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 LogFormat = Literal["text", "json"]
 
@@ -60,6 +62,27 @@ class Settings(BaseModel):
         ZERO, description="Free credit that a consumer's first call at each server brings them, in dollars"
     )
     fee_bps: int = Field(300, ge=0, le=10_000, description="The platform's fee in hundredths of a percent")
+    mode: Literal["test", "live"] = Field("test", description="What a new ledger holds: `test` money or `live` money")
+    stripe_api_key: SecretStr | None = Field(None, description="Stripe's secret key (`sk_`); its mode is that of the ledger")
+    stripe_webhook_secret: SecretStr | None = Field(
+        None, description="Signing secrets (`whsec_`) of Stripe's webhooks, commas between while one is rolled"
+    )
+    stripe_connect_secret: SecretStr | None = Field(None, description="The same of the webhook for connected accounts")
+    stripe_thin_secret: SecretStr | None = Field(None, description="The same of the destination for accounts' thin events")
+    top_up_min_usd: Annotated[Money, BeforeValidator(_money)] = Field(FIVE, description="The smallest top-up, in whole cents")
+    top_up_max_usd: Annotated[Money, BeforeValidator(_money)] = Field(FIVE_HUNDRED, description="The largest top-up")
+    top_up_fee_bps: int = Field(0, ge=0, le=10_000, description="A processing fee on a top-up, in hundredths of a percent of it")
+    top_up_fee_usd: Annotated[Money, BeforeValidator(_money)] = Field(ZERO, description="And so much beside that")
+    maturity_days: int = Field(7, ge=0, le=365, description="How old a charge is when its earnings can be paid out")
+    first_maturity_days: int = Field(
+        14, ge=0, le=365, description="How old a consumer's first top-up is before earnings from them can be paid out"
+    )
+    min_payout_usd: Annotated[Money, BeforeValidator(_money)] = Field(TEN, description="The smallest payout")
+    payout_days: int = Field(7, ge=0, le=365, description="How often payouts are made by themselves; 0 for never")
+    clawback: Literal["platform", "developers"] = Field(
+        "platform",
+        description="Who bears what was spent and then lost in a dispute; `developers`: their charges that are not mature",
+    )
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
         (), description="The names by which clients call a server on HTTP, commas between; `serve(allowed_hosts=...)` goes before"
     )

@@ -55,6 +55,49 @@ def test_each_setting_is_read_from_its_variable() -> None:
     assert (settings.log_level, settings.log_format) == ("DEBUG", "json")
 
 
+def test_money_in_and_out_has_defaults_that_an_operator_may_leave() -> None:
+    settings = load_settings({})
+    assert (settings.mode, settings.stripe_api_key, settings.clawback) == ("test", None, "platform")
+    assert (settings.stripe_webhook_secret, settings.stripe_connect_secret, settings.stripe_thin_secret) == (None, None, None)
+    assert (settings.top_up_min_usd, settings.top_up_max_usd) == (Money.parse(5), Money.parse(500))
+    assert (settings.top_up_fee_bps, settings.top_up_fee_usd) == (0, ZERO)
+    assert (settings.maturity_days, settings.first_maturity_days, settings.payout_days) == (7, 14, 7)
+    assert settings.min_payout_usd == Money.parse(10)
+
+
+def test_money_in_and_out_is_read_from_its_variables() -> None:
+    settings = load_settings(
+        {
+            "PAYRE_MODE": "live", "PAYRE_CLAWBACK": "developers", "PAYRE_STRIPE_API_KEY": SECRET,
+            "PAYRE_STRIPE_WEBHOOK_SECRET": "whsec_a,whsec_b", "PAYRE_STRIPE_CONNECT_SECRET": "whsec_c",
+            "PAYRE_STRIPE_THIN_SECRET": "whsec_d", "PAYRE_TOP_UP_MIN_USD": "$1", "PAYRE_TOP_UP_MAX_USD": "20.50",
+            "PAYRE_TOP_UP_FEE_BPS": "290", "PAYRE_TOP_UP_FEE_USD": "0.30", "PAYRE_MATURITY_DAYS": "0",
+            "PAYRE_FIRST_MATURITY_DAYS": "30", "PAYRE_MIN_PAYOUT_USD": "25", "PAYRE_PAYOUT_DAYS": "0",
+        }
+    )  # fmt: skip
+    assert (settings.mode, settings.clawback) == ("live", "developers")
+    assert settings.stripe_api_key is not None
+    assert settings.stripe_api_key.get_secret_value() == SECRET
+    assert settings.stripe_webhook_secret is not None
+    assert settings.stripe_webhook_secret.get_secret_value() == "whsec_a,whsec_b"
+    assert (settings.top_up_min_usd, settings.top_up_max_usd) == (Money.parse(1), Money.parse("20.50"))
+    assert (settings.top_up_fee_bps, settings.top_up_fee_usd) == (290, Money.parse("0.30"))
+    assert (settings.maturity_days, settings.first_maturity_days, settings.payout_days) == (0, 30, 0)
+    assert settings.min_payout_usd == Money.parse(25)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PAYRE_MODE", "real"), ("PAYRE_CLAWBACK", "nobody"), ("PAYRE_TOP_UP_MIN_USD", "some"),
+        ("PAYRE_TOP_UP_FEE_BPS", "10001"), ("PAYRE_TOP_UP_FEE_USD", "-1"), ("PAYRE_MATURITY_DAYS", "-1"),
+        ("PAYRE_FIRST_MATURITY_DAYS", "366"), ("PAYRE_MIN_PAYOUT_USD", "much"), ("PAYRE_PAYOUT_DAYS", "weekly"),
+    ],
+)  # fmt: skip
+def test_terms_that_cannot_be_are_named(name: str, value: str) -> None:
+    assert name in refusal({name: value})
+
+
 @pytest.mark.parametrize(("text", "micros"), [("1", 1_000_000), ("$0.50", 500_000), ("0", 0)])
 def test_free_credit_is_given_in_dollars(text: str, micros: int) -> None:
     assert load_settings({"PAYRE_FREE_CREDIT_USD": text}).free_credit_usd == Money(micros)
@@ -119,7 +162,8 @@ def test_a_word_that_is_none_of_those_allowed_is_told_them(name: str, values: st
 
 
 def test_secrets_hide_wherever_settings_are_printed() -> None:
-    settings = load_settings({"PAYRE_KEY": SECRET, "PAYRE_SECRET_KEY": SECRET, "PAYRE_RECEIPT_KEYS": f"k1:{SECRET}"})
+    names = ("KEY", "SECRET_KEY", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_CONNECT_SECRET", "STRIPE_THIN_SECRET")
+    settings = load_settings({**{f"PAYRE_{name}": SECRET for name in names}, "PAYRE_RECEIPT_KEYS": f"k1:{SECRET}"})
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
         assert SECRET not in shown
 

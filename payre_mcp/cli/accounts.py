@@ -71,6 +71,6 @@ def _emit_balance(connection: Connection, consumer: Consumer, *, json: bool) -> 
         document["credit"] = [
             {"server": server.name, "available_micros": free.micros, "available_usd": free.usd} for server, free in credit
         ]
-    lines = [f"{balance} ({available} available) in {document['consumer']}, test money"]
+    lines = [f"{balance} ({available} available) in {document['consumer']}, {document['mode']} money"]
     lines += [f"{free} free credit at {server.name}" for server, free in credit]
     emit(document, lines, as_json=json)

@@ -4,12 +4,14 @@ Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 failed; 2 
 4 too little money; 5 the ledger cannot be reached; 130 interrupted.
 """
 
-import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from payre_mcp.cli import border
+from payre_mcp.cli.command import Consumer, Data, Json, Url
+from payre_mcp.cli.command import run as _run
 
 app = typer.Typer(name="payre", no_args_is_help=True, help="Payments for MCP servers: prices, balances, receipts.")
 keys = typer.Typer(no_args_is_help=True, help="Make, list, limit, rotate and revoke keys of a ledger.")
@@ -20,11 +22,8 @@ pricing = typer.Typer(no_args_is_help=True, help="Check price files and quote ca
 app.add_typer(pricing, name="pricing")
 db = typer.Typer(no_args_is_help=True, help="Upgrade, check and back up a ledger's database; prepare one on PostgreSQL.")
 app.add_typer(db, name="db")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The ledger's folder; by default the settings say.")]
-Consumer = Annotated[str | None, typer.Option("--consumer", metavar="CON_ID", help="Whose; not needed where there is one.")]
-
+for name, group in border.GROUPS.items():
+    app.add_typer(group, name=name)
 
 LimitCall = Annotated[str | None, typer.Option(metavar="USD", help="The most that one call may cost.")]
 LimitDay = Annotated[str | None, typer.Option(metavar="USD", help="The most that it may spend in a day (UTC).")]
@@ -111,10 +110,11 @@ def top_up(
 def audit(
     data: Data = None,
     url: Annotated[str | None, typer.Option(help="The ledger's address instead of its folder.")] = None,
+    stripe: Annotated[bool, typer.Option("--stripe", help="Compare what crossed the border with Stripe, too.")] = False,
     json: Json = False,
 ) -> None:
     """Rebuild every balance from the journal and compare; exit 1 when an invariant is broken."""
-    _run("audit", data=data, url=url, json=json)
+    _run("audit", data=data, url=url, stripe=stripe, json=json)
 
 
 @app.command()
@@ -128,9 +128,13 @@ def verify(
 
 
 @app.command()
-def doctor(data: Data = None, json: Json = False) -> None:
-    """Check SQLite, settings, keys and the ledger; exit 1 when something needs attention."""
-    _run("doctor", data=data, json=json)
+def doctor(
+    data: Data = None,
+    online: Annotated[bool, typer.Option("--online", help="Ask Stripe and the database's server, too.")] = False,
+    json: Json = False,
+) -> None:
+    """Check SQLite, settings, keys, the ledger and its payments; exit 1 when something needs attention."""
+    _run("doctor", data=data, online=online, json=json)
 
 
 @keys.command("create")
@@ -232,9 +236,6 @@ def print_schema() -> None:
     _run("pricing", "schema")
 
 
-Url = Annotated[str | None, typer.Option(metavar="URL", help="A database: postgresql://user@host/name, or sqlite:///payre.db.")]
-
-
 @db.command("upgrade")
 def upgrade_database(data: Data = None, url: Url = None, json: Json = False) -> None:
     """Bring the tables of a ledger to this version; stop what uses it before."""
@@ -276,24 +277,3 @@ def distribute_database(
 def print_receipt_key(json: Json = False) -> None:
     """Print a new key for PAYRE_RECEIPT_KEYS, which a ledger on PostgreSQL needs."""
     _run("db", "receipt_key", json=json)
-
-
-def _run(module: str, function: str = "run", **options: Any) -> None:
-    """Load the command's module and run it; a `PayreError` becomes a sentence and an exit code."""
-    from payre_mcp.errors import PayreError  # noqa: PLC0415 - see the package's docstring
-
-    try:
-        code = getattr(import_module(f"payre_mcp.cli.{module}"), function)(**options)
-    except PayreError as error:
-        sys.stderr.write(f"payre: {error.message} ({error.code})\n")
-        raise typer.Exit(_exit_code(error)) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    raise typer.Exit(code or 0)
-
-
-def _exit_code(error: Exception) -> int:
-    from payre_mcp.errors import KeyRejected, PaymentRequired, PayreUnavailable, SettingsInvalid  # noqa: PLC0415
-
-    codes = {SettingsInvalid: 2, KeyRejected: 3, PaymentRequired: 4, PayreUnavailable: 5}
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)

@@ -14,6 +14,10 @@ from payre_mcp.cli.output import command_settings, emit, note
 from payre_mcp.dev.app import PaidServer, Running, development, is_server, snippets
 from payre_mcp.errors import InvalidRequest
 from payre_mcp.money import InvalidAmount, Money
+from payre_mcp.settings import Settings
+
+_FAKE = "by card at a fake Stripe: 4242 4242 4242 4242 pays, and no money moves"
+_REAL = "by card at Stripe's test mode; no webhook comes here, so they count on return to the page, or within some minutes"
 
 
 def run(*, server: str | None, port: int, data: Path | None, balance: str, json: bool) -> None:
@@ -22,12 +26,12 @@ def run(*, server: str | None, port: int, data: Path | None, balance: str, json:
         money = Money.parse(balance)
     except InvalidAmount as error:
         raise InvalidRequest(f"--balance: {error}") from None
-    command_settings()
+    settings = command_settings()
     if not json:
         note("payre dev: loading the server ...")
     loaded = None if server is None else load_server(server)
     with _folder(data) as folder:
-        anyio.run(partial(_serve, folder, loaded, port=port, balance=money, as_json=json))
+        anyio.run(partial(_serve, folder, loaded, settings, port=port, balance=money, as_json=json))
 
 
 def load_server(place: str) -> PaidServer:
@@ -57,11 +61,11 @@ def load_server(place: str) -> PaidServer:
     return next(iter(found.values()))
 
 
-async def _serve(data: Path, server: PaidServer | None, *, port: int, balance: Money, as_json: bool) -> None:
+async def _serve(data: Path, server: PaidServer | None, settings: Settings, *, port: int, balance: Money, as_json: bool) -> None:
     if not as_json:
         note("payre dev: opening the ledger ...")
     try:
-        async with development(data, server=server, port=port, balance=balance) as running:
+        async with development(data, server=server, port=port, balance=balance, settings=settings) as running:
             emit(running.addresses.as_dict(), _lines(running), as_json=as_json)
             await anyio.sleep_forever()
     except OSError as error:
@@ -78,6 +82,7 @@ def _lines(running: Running) -> list[str]:
         f"Pages         {addresses.console}",
         f"Consumer key  {addresses.consumer_key}",
         f"Ledger        {addresses.data}   (test money)",
+        f"Top-ups       {_FAKE if running.cards and running.cards.fake else _REAL}",
     ]
     for title, snippet in snippets(addresses):
         lines += ["", f"{title}:", snippet]

@@ -22,12 +22,15 @@ def create(*, name: str, data: Path | None, json: bool) -> None:
 
 
 def show(*, data: Path | None, json: bool) -> None:
-    """List all developers."""
+    """List all developers, and how their accounts at Stripe stand."""
     connection = open_chosen_ledger(data)
     try:
         found = connection.ledger.directory.developers()
-        rows = [{"id": format_id("dev", each.id), "name": each.name} for each in found]
-        lines = columns([tuple(row.values()) for row in rows]) or ["No developers."]
+        banks = {payee.developer_id: payee.state for payee in connection.ledger.payments.payees()}
+        rows = [
+            {"id": format_id("dev", each.id), "name": each.name, "bank": banks.get(each.id, "not connected")} for each in found
+        ]
+        lines = columns([(row["id"], row["name"], f"bank {row['bank']}") for row in rows]) or ["No developers."]
         emit(rows, lines, as_json=json)
     finally:
         connection.close()

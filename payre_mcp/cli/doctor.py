@@ -4,8 +4,8 @@ import stat
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
+from payre_mcp.cli.checks import Check, payment_checks
 from payre_mcp.cli.output import columns, emit, ledger_url
 from payre_mcp.connection import is_server_url, shown_address, sqlite_path
 from payre_mcp.errors import PayreError, SettingsInvalid
@@ -17,24 +17,16 @@ from payre_mcp.storage import migrate
 from payre_mcp.storage.library import connect, sqlite, wal_is_safe
 
 
-class Check(NamedTuple):
-    """One finding."""
-
-    name: str
-    ok: bool
-    found: str
-
-
-def run(*, data: Path | None, json: bool) -> int:
+def run(*, data: Path | None, online: bool, json: bool) -> int:
     """Run every check; answers the exit code."""
-    checks = list(_checks(data))
+    checks = list(_checks(data, online=online))
     ok = all(check.ok for check in checks)
     lines = columns([["ok" if check.ok else "ATTENTION", check.name, check.found] for check in checks])
     emit({"ok": ok, "checks": [check._asdict() for check in checks]}, lines, as_json=json)
     return 0 if ok else 1
 
 
-def _checks(data: Path | None) -> Iterator[Check]:
+def _checks(data: Path | None, *, online: bool) -> Iterator[Check]:
     yield Check("payre-mcp", ok=True, found=f"{version('payre-mcp')} on mcp {version('mcp')}")
     mode = (
         "WAL + FULL" if wal_is_safe() else "TRUNCATE + FULL: this SQLite can corrupt a WAL; 3.51.3 or later is four times faster"
@@ -54,6 +46,7 @@ def _checks(data: Path | None) -> Iterator[Check]:
         yield Check(
             "receipt keys", ok=settings.receipt_keys is not None, found="PAYRE_RECEIPT_KEYS; payre db receipt-key makes one"
         )
+        yield from payment_checks(data, address, settings, online=online)
         return
     if is_hub(address):
         yield Check(
@@ -63,6 +56,7 @@ def _checks(data: Path | None) -> Iterator[Check]:
     path = sqlite_path(address)
     yield _ledger_check(path)
     yield _ring_check(settings, path)
+    yield from payment_checks(data, address, settings, online=online)
 
 
 def _key_check(settings: Settings) -> Check:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import anyio
 
+from payre_mcp.billing.desk import Billing
+from payre_mcp.billing.opening import open_billing, top_up_range
 from payre_mcp.cli.output import command_settings, emit, ledger_url, receipt_ring
 from payre_mcp.connection import Connection, open_ledger
 from payre_mcp.dev.web import listen, serving
@@ -18,6 +20,7 @@ from payre_mcp.hub.api.answers import RequestIds
 from payre_mcp.hub.api.call import LARGEST_BATCH
 from payre_mcp.hub.app import WALLET_PATH, hub_application
 from payre_mcp.hub.pages import TOP_UP_PATH
+from payre_mcp.keys import Mode
 from payre_mcp.serving import LOOPBACK, LOOPBACK_HOSTS, SHUTDOWN_S
 from payre_mcp.settings import Settings
 from payre_mcp.wallet.server import build_wallet
@@ -38,10 +41,13 @@ def run(*, data: Path | None, url: str | None, host: str, port: int, base_url: s
         base = (base_url or _origin(host, listener)).rstrip("/")
         address, ring = url or ledger_url(data, settings), receipt_ring(settings)
         connection = open_ledger(
-            address, fee_bps=settings.fee_bps, ring=ring, top_up_page=base + TOP_UP_PATH, free_credit=settings.free_credit_usd
-        )
+            address, fee_bps=settings.fee_bps, ring=ring, top_up_page=base + TOP_UP_PATH, top_up_range=top_up_range(settings),
+            free_credit=settings.free_credit_usd, mode=Mode(settings.mode),
+        )  # fmt: skip
         try:
-            anyio.run(partial(_serve, connection, listener, settings, hosts, base=base, as_json=json))
+            billing = open_billing(connection.ledger, settings, connection.ledger.clock)
+            check_base(base, billing)
+            anyio.run(partial(_serve, connection, billing, listener, settings, hosts, base=base, as_json=json))
         finally:
             connection.close()
 
@@ -56,12 +62,19 @@ def allowed_hosts(host: str, settings: Settings) -> Sequence[str]:
     return names
 
 
+def check_base(base: str, billing: Billing | None) -> None:
+    """Raise `SettingsInvalid` where people would pay live money, and come back to a page that anybody on the way can read."""
+    if billing is not None and billing.processor.livemode and not base.startswith("https://"):
+        raise SettingsInvalid(f"live money is paid by way of https alone, not {base}: give --base-url the hub's https address")
+
+
 async def _serve(
-    connection: Connection, listener: socket.socket, settings: Settings, hosts: Sequence[str], *, base: str, as_json: bool
-) -> None:
+    connection: Connection, billing: Billing | None, listener: socket.socket, settings: Settings, hosts: Sequence[str], *,
+    base: str, as_json: bool,
+) -> None:  # fmt: skip
     app = hub_application(
         connection, build_wallet(connection.wallet), allowed_hosts=hosts,
-        consumer_rate=settings.rate_limit, developer_rate=settings.developer_rate_limit,
+        consumer_rate=settings.rate_limit, developer_rate=settings.developer_rate_limit, billing=billing,
     )  # fmt: skip
     limits = Limits(body_bytes=LARGEST_BATCH, connections_per_address=_CONNECTIONS)
     addresses = {"hub": base, "wallet": base + WALLET_PATH, "openapi": f"{base}/v1/openapi.json"}
@@ -71,6 +84,8 @@ async def _serve(
             emit(addresses, lines, as_json=as_json)
             async for _ in signals:
                 break
+    if billing is not None:
+        await billing.processor.aclose()
 
 
 def _origin(host: str, listener: socket.socket) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from payre_mcp.connection import Connection, open_ledger
+from payre_mcp.keys import Mode
 from payre_mcp.logs import configure_logs
 from payre_mcp.receipts import KeyRing
 from payre_mcp.settings import Settings, load_settings
@@ -48,7 +49,7 @@ def open_chosen_ledger(data: Path | None, *, top_up_page: str | None = None) -> 
     settings = command_settings()
     return open_ledger(
         ledger_url(data, settings), fee_bps=settings.fee_bps, ring=receipt_ring(settings), top_up_page=top_up_page,
-        free_credit=settings.free_credit_usd,
+        free_credit=settings.free_credit_usd, mode=Mode(settings.mode),
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from payre_mcp.cli.output import command_settings, note, open_chosen_ledger
 from payre_mcp.connection import shown_address
 from payre_mcp.dev.web import listen, origin, serving
 from payre_mcp.errors import InvalidApiKey
-from payre_mcp.hub.pages import TOP_UP_PATH, top_up_routes
+from payre_mcp.hub.pages import TOP_UP_PATH
+from payre_mcp.hub.top_up_page import top_up_routes
 from payre_mcp.identity import serving_stdio
 from payre_mcp.wallet.server import build_wallet
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcp.server.mcpserver import MCPServer
 from starlette.applications import Starlette
@@ -16,20 +16,28 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
+from payre_mcp.billing.opening import top_up_range
 from payre_mcp.connection import Connection, open_ledger
 from payre_mcp.dev.example import WeatherServer
 from payre_mcp.dev.seed import Seed, seed_ledger
 from payre_mcp.dev.web import listen, origin, serving
-from payre_mcp.hub.pages import TOP_UP_PATH, render, top_up_routes
+from payre_mcp.gateway.top_ups import LARGEST, SMALLEST
+from payre_mcp.hub.pages import TOP_UP_PATH, render, see_other
+from payre_mcp.hub.top_up_page import top_up_routes
 from payre_mcp.money import Money
 from payre_mcp.server.extension import Payre
 from payre_mcp.serving import HttpServer, application
+from payre_mcp.settings import Settings
 from payre_mcp.wallet.server import build_wallet
+
+if TYPE_CHECKING:
+    from payre_mcp.dev.card_payments import CardPayments
 
 PaidServer = MCPServer[Any] | HttpServer
 """A server that has a `Payre`: the SDK's, or one of FastMCP."""
 
 SERVER_PATH, WALLET_PATH = "/mcp", "/wallet/mcp"
+_TEN_DOLLARS = Money.parse(10)
 
 
 @dataclass(frozen=True)
@@ -56,22 +64,29 @@ class Running:
     addresses: Addresses
     connection: Connection
     server: PaidServer
+    cards: "CardPayments | None"
 
 
 @asynccontextmanager
-async def development(data: Path, *, server: PaidServer | None = None, port: int = 0, balance: Money) -> AsyncGenerator[Running]:
+async def development(
+    data: Path, *, server: PaidServer | None = None, port: int = 0, balance: Money, settings: Settings | None = None
+) -> AsyncGenerator[Running]:
     """Serve a paid server, its wallet and its pages on loopback, over the ledger in `data`, until the block ends.
 
     A new ledger gets a consumer with `balance` of test money; one that is there keeps its consumer, keys and balance.
+    With `settings`, top-ups are paid by card: at a fake Stripe, or at the real one's test mode where they have its key.
+    Without, a button pays them with test money.
 
     Raises:
         OSError: The port is taken.
         ValueError: `server` has no `Payre`, so nothing of it could be charged.
+        SettingsInvalid: Stripe's key is for live money, or no key.
     """
     listener = listen(port)
     with contextlib.closing(listener):
         base = origin(listener)
-        connection = open_ledger(f"sqlite:///{data / 'payre.db'}", top_up_page=base + TOP_UP_PATH)
+        amounts = top_up_range(settings) if settings else (SMALLEST, LARGEST)
+        connection = open_ledger(f"sqlite:///{data / 'payre.db'}", top_up_page=base + TOP_UP_PATH, top_up_range=amounts)
         try:
             paid = server or WeatherServer(Payre(gateway=connection.gateway))
             payre = payre_of(paid)
@@ -80,11 +95,24 @@ async def development(data: Path, *, server: PaidServer | None = None, port: int
             addresses = Addresses(
                 base, base + WALLET_PATH, base + SERVER_PATH, base, seed.consumer_key, seed.developer_key, str(data)
             )
-            app = _application(paid, payre, connection, addresses, seed)
-            async with serving(app, listener):
-                yield Running(addresses, connection, paid)
+            async with _cards(connection, settings, base) as cards:
+                app = _application(paid, payre, connection, addresses, seed, cards)
+                async with serving(app, listener):
+                    yield Running(addresses, connection, paid, cards)
         finally:
             connection.close()
+
+
+@asynccontextmanager
+async def _cards(connection: Connection, settings: Settings | None, base: str) -> AsyncGenerator["CardPayments | None"]:
+    if settings is None:
+        yield None
+        return
+    # Stripe's package takes half a second to load, and a sandbox has no use for it.
+    from payre_mcp.dev.card_payments import card_payments  # noqa: PLC0415
+
+    async with card_payments(connection.ledger, settings, base) as cards:
+        yield cards
 
 
 def is_server(value: object) -> bool:
@@ -118,7 +146,9 @@ def snippets(addresses: Addresses) -> Sequence[tuple[str, str]]:
     )
 
 
-def _application(server: PaidServer, payre: Payre, connection: Connection, addresses: Addresses, seed: Seed) -> Starlette:
+def _application(
+    server: PaidServer, payre: Payre, connection: Connection, addresses: Addresses, seed: Seed, cards: "CardPayments | None"
+) -> Starlette:
     wallet = build_wallet(connection.wallet)
     server_app = application(server, path=SERVER_PATH)
     wallet_app = wallet.streamable_http_app(streamable_http_path=WALLET_PATH)
@@ -137,13 +167,22 @@ def _application(server: PaidServer, payre: Payre, connection: Connection, addre
             "charges": page.charges,
             "prices": [(target.name, advert.sentence) for target, advert in payre.metering.prices.adverts.items()],
             "snippets": snippets(addresses),
+            "mode": connection.top_ups.mode,
+            "by_card": cards is not None,
         }
         return render("start.html", values)
+
+    async def top_up(_: Request) -> Response:
+        asked = await connection.wallet.create_top_up(seed.consumer_key, connection.top_ups.nearest(_TEN_DOLLARS))
+        assert asked.url is not None
+        return see_other(asked.url)
 
     return Starlette(
         routes=[
             Route("/", start, methods=["GET"]),
-            *top_up_routes(connection.top_ups),
+            Route("/", top_up, methods=["POST"]),
+            *top_up_routes(connection.top_ups, cards.billing if cards else None),
+            *(cards.routes if cards else ()),
             *wallet_app.routes,
             Mount("/", server_app),
         ],

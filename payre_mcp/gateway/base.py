@@ -1,4 +1,4 @@
-"""The ports: `Gateway` for a seller, `Wallet` for a consumer, `TopUpDesk` for the page behind a top-up link.
+"""The ports: `Gateway` for a seller, `Wallet` for a consumer.
 
 Gateway verbs are those of card payments: authorize holds the most a call may cost, capture charges what it did cost and
 releases the rest, void releases all, refund returns a charge. All raise `PayreError` and nothing else.
@@ -218,7 +218,7 @@ class Balance:
     """Free credit beside it, where there is some."""
 
 
-TopUpStatus = Literal["pending", "completed", "expired"]
+TopUpStatus = Literal["pending", "processing", "completed", "failed", "expired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,22 +339,5 @@ class Wallet(Protocol):
 
         Raises:
             ReceiptInvalid: Malformed, forged, altered, or somebody else's: all of these but the first read alike.
-        """
-        ...
-
-
-class TopUpDesk(Protocol):
-    """What the page behind a top-up link may do, by the secret token in the link."""
-
-    async def find_top_up(self, token: str) -> TopUpView:
-        """The top-up of this link. Raises `NotFound`."""
-        ...
-
-    async def pay_test_top_up(self, token: str) -> TopUpView:
-        """Credit a pending top-up with test money, once however often it is called.
-
-        Raises:
-            NotFound: No such top-up.
-            InvalidRequest: It has expired, or this ledger holds live money.
         """
         ...

@@ -1,4 +1,4 @@
-"""The hub as one application: the API under `/v1`, the pages of top-up links, the wallet at `/wallet/mcp`, health."""
+"""The hub as one application: the API under `/v1`, the pages of top-up links, the wallet at `/wallet/mcp`, webhooks, health."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from payre_mcp.billing.desk import Billing
 from payre_mcp.clock import Clock, SystemClock
 from payre_mcp.connection import Connection
 from payre_mcp.hub.api.answers import RequestIds, answer, no_such_route
@@ -27,7 +28,8 @@ from payre_mcp.hub.health import VERSION, Health
 from payre_mcp.hub.hosts import KnownHosts
 from payre_mcp.hub.jobs import Jobs
 from payre_mcp.hub.metrics import Meters
-from payre_mcp.hub.pages import top_up_routes
+from payre_mcp.hub.top_up_page import top_up_routes
+from payre_mcp.hub.webhooks import webhook_routes
 from payre_mcp.serving import LOOPBACK_HOSTS
 
 WALLET_PATH = "/wallet/mcp"
@@ -35,9 +37,9 @@ WALLET_PATH = "/wallet/mcp"
 
 def hub_application(
     connection: Connection, wallet: MCPServer[Any], *, allowed_hosts: Sequence[str] = LOOPBACK_HOSTS,
-    clock: Clock | None = None, consumer_rate: int = 1_000, developer_rate: int = 60_000,
+    clock: Clock | None = None, consumer_rate: int = 1_000, developer_rate: int = 60_000, billing: Billing | None = None,
 ) -> Starlette:  # fmt: skip
-    """The hub over an open ledger, which its caller closes."""
+    """The hub over an open ledger, which its caller closes. With `billing`, top-ups are paid by card."""
     clock = clock or SystemClock()
     meters = Meters()
     jobs = Jobs(connection.ledger, meters)
@@ -51,6 +53,8 @@ def hub_application(
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         async with wallet.session_manager.run(), anyio.create_task_group() as group:
             group.start_soon(jobs.run)
+            if billing is not None:
+                group.start_soon(billing.run)
             yield
             group.cancel_scope.cancel()
 
@@ -63,7 +67,8 @@ def hub_application(
             Route("/v1/openapi.json", describe),
             Route("/metrics", meters.page),
             *Health(connection, clock).routes(),
-            *top_up_routes(connection.top_ups),
+            *top_up_routes(connection.top_ups, billing),
+            *(webhook_routes(billing) if billing is not None else ()),
             *wallet_app.routes,
         ],
         middleware=[Middleware(RequestIds), Middleware(KnownHosts, allowed=allowed_hosts)],

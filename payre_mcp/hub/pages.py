@@ -9,53 +9,21 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from payre_mcp.errors import InvalidRequest, NotFound
-from payre_mcp.gateway.base import TopUpDesk, TopUpView
-
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",  # the address of a top-up page is a secret
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
 _STYLE = Path(__file__).parent / "static" / "payre.css"
 _templates = Environment(loader=PackageLoader("payre_mcp.hub"), autoescape=select_autoescape(default=True))
 
 TOP_UP_PATH = "/top-ups"
 
 
-def render(template: str, values: Mapping[str, Any], *, status: int = 200) -> HTMLResponse:
-    """A page with the headers that every page has."""
-    return HTMLResponse(_templates.get_template(template).render(values), status_code=status, headers=_HEADERS)
+def render(template: str, values: Mapping[str, Any], *, status: int = 200, leads_to: Sequence[str] = ()) -> HTMLResponse:
+    """A page with the headers that every page has. `leads_to` are the origins that its forms may end at, beside our own."""
+    text = _templates.get_template(template).render(values)
+    return HTMLResponse(text, status_code=status, headers=_headers(leads_to))
 
 
-def top_up_routes(desk: TopUpDesk) -> Sequence[Route]:
-    """The page of a top-up link: names the account and the amount, and in test mode has a button that credits it once."""
-
-    async def show(request: Request) -> Response:
-        try:
-            return _page(await desk.find_top_up(request.path_params["token"]))
-        except NotFound:
-            return _missing()
-
-    async def pay(request: Request) -> Response:
-        try:
-            await desk.pay_test_top_up(request.path_params["token"])
-        except NotFound:
-            return _missing()
-        except InvalidRequest as error:
-            top_up = await desk.find_top_up(request.path_params["token"])
-            return _page(top_up, problem=error.message, status=409)
-        # Back to the page by GET, so that reloading it pays nothing again.
-        return RedirectResponse(request.url.path, status_code=303, headers=_HEADERS)
-
-    return (
-        Route(f"{TOP_UP_PATH}/{{token}}", show, methods=["GET"]),
-        Route(f"{TOP_UP_PATH}/{{token}}", pay, methods=["POST"]),
-        style_route(),
-    )
+def see_other(url: str) -> Response:
+    """On to another page, by GET."""
+    return RedirectResponse(url, status_code=303, headers=_headers(()))
 
 
 def style_route() -> Route:
@@ -67,9 +35,13 @@ def style_route() -> Route:
     return Route("/static/payre.css", style, methods=["GET"])
 
 
-def _page(top_up: TopUpView, *, problem: str | None = None, status: int = 200) -> Response:
-    return render("top_up.html", {"top_up": top_up, "problem": problem}, status=status)
-
-
-def _missing() -> Response:
-    return render("missing.html", {}, status=404)
+def _headers(leads_to: Sequence[str]) -> Mapping[str, str]:
+    forms = " ".join(("'self'", *leads_to))
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'none'; style-src 'self'; form-action {forms}; base-uri 'none'; frame-ancestors 'none'"
+        ),
+        "Referrer-Policy": "no-referrer",  # the address of a top-up page is a secret
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+    }

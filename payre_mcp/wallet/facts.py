@@ -96,10 +96,12 @@ class TopUpFacts(BaseModel):
 
 _NEXT: dict[TopUpStatus, str] = {
     "pending": (
-        "A person pays it on that page, or with `payre top-up` where the ledger is. Opening the page is not paying: "
+        "A person pays it on that page, or test money with `payre top-up` where the ledger is. Opening the page is not paying: "
         "ask get_top_up whether it arrived, at least 5 seconds apart."
     ),
+    "processing": "The payment is on its way, which may take days, and not in the balance yet. Ask get_top_up again later.",
     "completed": "The money is in the balance.",
+    "failed": "The payment did not go through and nothing was credited; ask for a new link.",
     "expired": "Nothing was credited; ask for a new link.",
 }
 

@@ -38,13 +38,15 @@ class WalletTools:
         return await self._answer(ctx, self._balance)
 
     async def create_top_up_link(
-        self, ctx: Context, amount_usd: Annotated[float | str, Field(description="Dollars, 5 to 500", examples=["10", "25.50"])]
+        self,
+        ctx: Context,
+        amount_usd: Annotated[float | str, Field(description="Dollars, 5 to 500 unless told else", examples=["10", "25.50"])],
     ) -> Annotated[CallToolResult, TopUpFacts]:
         """Make a link where a person can add money to the account. Nothing is paid until they do; show them the link."""
         return await self._answer(ctx, lambda key: self._create_top_up(key, amount_usd))
 
     async def get_top_up(self, ctx: Context, top_up_id: str) -> Annotated[CallToolResult, TopUpFacts]:
-        """Whether a top-up has been paid: pending, completed or expired. Ask at least 5 seconds apart."""
+        """Whether a top-up has been paid: pending, processing, completed, failed or expired. Ask at least 5 seconds apart."""
         return await self._answer(ctx, lambda key: self._top_up(key, top_up_id))
 
     async def list_charges(

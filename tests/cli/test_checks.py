@@ -7,8 +7,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from payre_mcp.cli.app import app
+from payre_mcp.connection import open_ledger
+from payre_mcp.ledger.model import ComeBack, Kind, Send, TopUp
 from payre_mcp.storage.library import connect
 from payre_mcp.testing import sandbox
+from tests.fakes import fund
 
 
 @pytest.fixture
@@ -34,6 +37,33 @@ async def test_an_audit_of_a_sound_ledger_succeeds(tmp_path: Path, receipt: str)
     assert result.exit_code == 0
     assert (report["ok"], report["charges"], report["earned_micros"], report["fees_micros"]) == (True, 1, 4850, 150)
     assert "every invariant holds" in payre("audit", "--url", f"sqlite:///{tmp_path / 'payre.db'}").stdout
+
+
+async def test_an_audit_says_where_all_money_is(tmp_path: Path) -> None:
+    """What left the ledger is named only where some did, less what came back."""
+    address = f"sqlite:///{tmp_path / 'payre.db'}"
+    connection = open_ledger(address)
+    payer, ask = fund(connection.ledger, 5_000_000), connection.ledger.writer.ask
+    assert "topped up $5.00 = balances $5.00 + earnings $0.00 + fees $0.00\n" in payre("audit", "--url", address).stdout
+    new, part, paid = connection.ledger.ids.new, payer.record.part, (payer.id, 0)
+    ask(TopUp(new(), part, payer.id, 1_000_000, "card", 50_000))
+    for kind, whose, micros in (
+        (Kind.RETURN, paid, 2_000_000),
+        (Kind.CHARGEBACK, paid, 500_000),
+        (Kind.PAYOUT, (0, payer.developer_id), 30_000),
+        (Kind.COST, paid, 70_000),
+    ):
+        ask(Send(new(), part, kind, *whose, micros, kind.name))
+    ask(ComeBack(new(), part, *paid, 400_000, Kind.RETURN.name))
+    connection.close()
+    result = payre("audit", "--url", address)
+    assert (
+        "topped up $6.05 = balances $3.90 + earnings -$0.03 + fees -$0.02 "
+        "+ returned $1.60 + charged back $0.50 + paid out $0.03 + the processor's costs $0.07\n"
+    ) in result.stdout
+    assert "every invariant holds" in result.stdout
+    report = json.loads(payre("audit", "--url", address, "--json").stdout)
+    assert (report["returned_micros"], report["costs_micros"]) == (1_600_000, 70_000)
 
 
 async def test_an_audit_finds_a_balance_that_was_tampered_with(tmp_path: Path, receipt: str) -> None:

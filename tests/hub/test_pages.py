@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -10,13 +11,15 @@ from starlette.applications import Starlette
 
 from payre_mcp import PaidMCPServer
 from payre_mcp.clock import US_PER_S, ManualClock
-from payre_mcp.connection import Connection
+from payre_mcp.connection import Connection, open_ledger
 from payre_mcp.gateway.base import TopUpView
 from payre_mcp.gateway.top_ups import TOP_UP_LIFE_US
-from payre_mcp.hub.pages import TOP_UP_PATH, top_up_routes
+from payre_mcp.hub.pages import TOP_UP_PATH
+from payre_mcp.hub.top_up_page import top_up_routes
+from payre_mcp.keys import Mode
 from payre_mcp.money import Money
 from payre_mcp.testing import sandbox
-from tests.fakes import Funded
+from tests.fakes import Funded, fund
 
 ORIGIN = "http://127.0.0.1:8402"
 FORBIDDING = ("content-security-policy", "referrer-policy", "x-content-type-options", "cache-control")
@@ -84,6 +87,20 @@ async def test_a_link_that_was_paid_stays_paid_after_its_time(
     assert consumer.account().balance_micros == 11_000_000
 
 
+async def test_live_money_is_not_offered_for_nothing_nor_called_test_money(tmp_path: Path, clock: ManualClock) -> None:
+    connection = open_ledger(f"sqlite:///{tmp_path / 'payre.db'}", clock=clock, mode=Mode.LIVE)
+    consumer = fund(connection.ledger, 0)
+    async with browser(connection) as client:
+        _, url = await link(connection, consumer)
+        page, pressed = await client.get(url), await client.post(url)
+    assert pressed.status_code == 409
+    assert "by card only" in pressed.text
+    assert "est money" not in page.text
+    assert "<form" not in page.text
+    assert consumer.account().balance_micros == 0
+    connection.close()
+
+
 @pytest.mark.parametrize("token", ["nonsense", "%27%20or%201=1", "../x", "0"])
 async def test_a_link_that_nobody_made_is_not_found(connection: Connection, consumer: Funded, token: str) -> None:
     async with browser(connection) as client:
@@ -134,6 +151,17 @@ async def test_the_start_page_lists_prices_charges_and_the_way_in() -> None:
     assert all(after.headers.get(name) for name in FORBIDDING)
     assert [answer.status_code for answer in foreign] == [400] * 3, "DNS rebinding"
     assert nowhere.status_code == 404
+
+
+async def test_the_button_of_the_start_page_leads_to_a_link_of_its_consumer() -> None:
+    async with sandbox() as box, httpx2.AsyncClient() as client:
+        pressed = await client.post(box.running.addresses.hub)
+        page = await client.get(pressed.headers["location"])
+        paid = await client.post(pressed.headers["location"])
+        balance = (await box.balance()).balance
+    assert [answer.status_code for answer in (pressed, page, paid)] == [303, 200, 303]
+    assert "Pay $10.00 with test money" in page.text
+    assert balance == Money.parse(15)
 
 
 async def test_names_of_a_server_are_text_on_the_start_page_and_never_markup() -> None:

@@ -12,7 +12,9 @@ from payre_mcp.clock import US_PER_S
 from payre_mcp.gateway.base import CallOutcome, CallRequest
 from payre_mcp.gateway.local import _detail  # pyright: ignore[reportPrivateUsage]
 from payre_mcp.gateway.statement import origin_of
+from payre_mcp.ids import format_id
 from payre_mcp.money import Money
+from payre_mcp.payments import Payment, PaymentKind, PaymentState
 from payre_mcp.pricing import Target
 from tests.both_databases import ledger_url
 from tests.fakes import fund
@@ -210,9 +212,20 @@ async def test_earnings_are_gross_refunded_fee_and_net_by_tool_and_today(hub: Hu
     assert (audit.earned_micros, audit.fees_micros) == (total["net_micros"], total["fee_micros"])
 
 
-async def test_there_are_no_payouts_yet(hub: Hub) -> None:
+async def test_a_developer_sees_their_own_payouts_in_pages(hub: Hub) -> None:
+    payments, mine, theirs = hub.connection.ledger.payments, hub.ann.id, hub.bob.id
+    for number, owner in ((1, mine), (2, theirs), (3, mine)):
+        state = PaymentState.SUCCEEDED
+        assert payments.add(
+            Payment(number, PaymentKind.PAYOUT, state, owner, 0, 0, Money.parse(10 + number), Money(0), "", "", "", "[]", 5, 5)
+        )
     async with hub.client() as client:
-        assert (await client.get("/v1/payouts")).json() == {"payouts": [], "next_cursor": None}
+        first = (await client.get("/v1/payouts", params={"limit": 1})).json()
+        assert [(each["payout_id"], each["amount_usd"], each["status"]) for each in first["payouts"]] == [
+            (format_id("pay", 3), "13.00", "succeeded")
+        ]
+        rest = (await client.get("/v1/payouts", params={"cursor": first["next_cursor"]})).json()
+        assert ([each["payout_id"] for each in rest["payouts"]], rest["next_cursor"]) == ([format_id("pay", 1)], None)
 
 
 @pytest.mark.parametrize("server", ["weather", 'a "quoted" \\ name', "Wetter für alle", "100% _"])

@@ -40,7 +40,7 @@ async def list_usage(call: Call[ChargesPage]) -> UsageAnswer:
 
 
 async def checkout(call: Call[AmountRequest]) -> CheckoutAnswer:
-    """Ask for a top-up of $5 to $500. Moves no money: a person pays it at `session_url`."""
+    """Ask for a top-up, of $5 to $500 unless the operator set another range. Moves no money: a person pays at `session_url`."""
     amount = required_amount(call.asked.amount, call.asked.amount_micros)
     top_up = await call.desk.connection.top_ups.create(call.caller.owner_id, amount)
     if top_up.url is None:

@@ -1,7 +1,7 @@
 """The table of the API: every method and path with who may ask, what is sent and what is answered."""
 
 from payre_mcp.gateway import schemas
-from payre_mcp.hub.api import acts, consumer, facts, keys, seller
+from payre_mcp.hub.api import acts, consumer, facts, keys, payouts, seller
 from payre_mcp.hub.api.call import LARGEST_BATCH, Endpoint, Nothing
 
 _SETTLED = (schemas.SettledAnswer,)
@@ -30,7 +30,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "/v1/tools", "developer", seller.publish_tool, facts.ToolRequest, (facts.ToolAnswer,)),
     Endpoint("GET", "/v1/tools", "developer", seller.list_tools, facts.ToolsPage, (facts.ToolsAnswer,)),
     Endpoint("GET", "/v1/earnings", "developer", seller.get_earnings, Nothing, (facts.EarningsAnswer,)),
-    Endpoint("GET", "/v1/payouts", "developer", seller.list_payouts, facts.Page, (facts.PayoutsAnswer,)),
+    Endpoint("GET", "/v1/payouts", "developer", payouts.list_payouts, facts.Page, (payouts.PayoutsAnswer,)),
     Endpoint("GET", "/v1/balance", "consumer", consumer.get_balance, Nothing, (facts.BalanceAnswer,)),
     Endpoint("GET", "/v1/usage", "consumer", consumer.list_usage, facts.ChargesPage, (facts.UsageAnswer,)),
     Endpoint("POST", "/v1/checkout", "consumer", consumer.checkout, facts.AmountRequest, (facts.CheckoutAnswer,)),

@@ -171,21 +171,6 @@ class EarningsAnswer(Message):
     by_tool: list[ToolTakings]
 
 
-class PayoutAnswer(Message):
-    """Money that went out to a developer."""
-
-    payout_id: str
-    amount_micros: int
-    amount_usd: str
-
-
-class PayoutsAnswer(Message):
-    """A page of payouts."""
-
-    payouts: list[PayoutAnswer]
-    next_cursor: str | None
-
-
 class ToolRequest(Message):
     """`POST /v1/tools`: publish one price, beside the others of its server."""
 

@@ -16,8 +16,6 @@ from payre_mcp.hub.api.facts import (
     ChargesPage,
     DeveloperCharge,
     EarningsAnswer,
-    Page,
-    PayoutsAnswer,
     TakingsFacts,
     ToolAnswer,
     ToolListed,
@@ -72,12 +70,6 @@ async def list_charges(call: Call[ChargesPage]) -> ChargesAnswer:
 async def get_earnings(call: Call[Nothing]) -> EarningsAnswer:
     """What a developer earned in all, today, and by what; refunds are taken out of fee and net."""
     return await anyio.to_thread.run_sync(_earnings, call)
-
-
-async def list_payouts(call: Call[Page]) -> PayoutsAnswer:
-    """A developer's own payouts. There are none yet."""
-    cursor_id("pay", call.asked.cursor)
-    return PayoutsAnswer(payouts=[], next_cursor=None)
 
 
 def _specs(sent: Sequence[PriceSent]) -> Mapping[Target, PriceSpec]:
