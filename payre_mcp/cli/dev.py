@@ -1,6 +1,7 @@
 """`payre dev`: everything on loopback, in one process."""
 
 import importlib.util
+import signal
 import sys
 import tempfile
 from collections.abc import Generator
@@ -20,8 +21,8 @@ _FAKE = "by card at a fake Stripe: 4242 4242 4242 4242 pays, and no money moves"
 _REAL = "by card at Stripe's test mode; no webhook comes here, so they count on return to the page, or within some minutes"
 
 
-def run(*, server: str | None, port: int, data: Path | None, balance: str, json: bool) -> None:
-    """Serve until interrupted."""
+def run(*, server: str | None, port: int, data: Path | None, balance: str, json: bool) -> int:
+    """Serve until interrupted; answers what shells know an interrupted process by."""
     try:
         money = Money.parse(balance)
     except InvalidAmount as error:
@@ -31,7 +32,7 @@ def run(*, server: str | None, port: int, data: Path | None, balance: str, json:
         note("payre dev: loading the server ...")
     loaded = None if server is None else load_server(server)
     with _folder(data) as folder:
-        anyio.run(partial(_serve, folder, loaded, settings, port=port, balance=money, as_json=json))
+        return anyio.run(partial(_serve, folder, loaded, settings, port=port, balance=money, as_json=json))
 
 
 def load_server(place: str) -> PaidServer:
@@ -61,13 +62,14 @@ def load_server(place: str) -> PaidServer:
     return next(iter(found.values()))
 
 
-async def _serve(data: Path, server: PaidServer | None, settings: Settings, *, port: int, balance: Money, as_json: bool) -> None:
+async def _serve(data: Path, server: PaidServer | None, settings: Settings, *, port: int, balance: Money, as_json: bool) -> int:
     if not as_json:
         note("payre dev: opening the ledger ...")
     try:
-        async with development(data, server=server, port=port, balance=balance, settings=settings) as running:
-            emit(running.addresses.as_dict(), _lines(running), as_json=as_json)
-            await anyio.sleep_forever()
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with development(data, server=server, port=port, balance=balance, settings=settings) as running:
+                emit(running.addresses.as_dict(), _lines(running), as_json=as_json)
+                return 128 + await anext(signals)
     except OSError as error:
         raise InvalidRequest(f"port {port} cannot be used: {error.strerror}; choose another with --port") from None
     except ValueError as error:

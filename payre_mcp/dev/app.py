@@ -169,8 +169,9 @@ def _application(
             "snippets": snippets(addresses),
             "mode": connection.top_ups.mode,
             "by_card": cards is not None,
+            "earnings": await cards.earnings.show() if cards else None,
         }
-        return render("start.html", values)
+        return render("start.html", values, leads_to=("https://connect.stripe.com",))
 
     async def top_up(_: Request) -> Response:
         asked = await connection.wallet.create_top_up(seed.consumer_key, connection.top_ups.nearest(_TEN_DOLLARS))

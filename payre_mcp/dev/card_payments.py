@@ -4,7 +4,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import anyio
@@ -14,7 +14,9 @@ from starlette.routing import BaseRoute, Mount
 
 from payre_mcp.billing.desk import Billing
 from payre_mcp.billing.opening import open_billing, terms_of
+from payre_mcp.dev.earnings import Earnings
 from payre_mcp.hub.webhooks import PATHS, webhook_routes
+from payre_mcp.money import MICROS_PER_CENT, Money
 from payre_mcp.payments import EventState, Payee, Payer, PaymentKind, PaymentState
 from payre_mcp.processors.base import Endpoint
 from payre_mcp.processors.fake_stripe import FakeStripe
@@ -37,6 +39,7 @@ class CardPayments:
     routes: Sequence[BaseRoute]
     fake: FakeStripe | None
     """None at the real Stripe."""
+    earnings: Earnings
 
 
 @asynccontextmanager
@@ -46,16 +49,20 @@ async def card_payments(ledger: OpenLedger, settings: Settings, base: str) -> As
     Raises:
         SettingsInvalid: The key is for live money, or no key.
     """
+    developer_id = (await anyio.to_thread.run_sync(ledger.directory.sole_developer)).id
     billing = open_billing(ledger, settings, ledger.clock)
     if billing is not None:
         async with _working(billing):
-            yield CardPayments(billing, webhook_routes(billing), None)
+            earnings = Earnings(billing, None, developer_id, base)
+            yield CardPayments(billing, [*webhook_routes(billing), *earnings.routes()], None, earnings)
         return
     async with httpx2.AsyncClient(trust_env=False) as http:
         fake = FakeStripe(clock=ledger.clock, url=base + FAKE_PATH, seed=secrets.randbits(64), available_after_s=0, http=http)
         billing = await _billing_at(fake, ledger, settings, base)
         async with _working(billing, fake):
-            yield CardPayments(billing, [*webhook_routes(billing), Mount(FAKE_PATH, fake.app)], fake)
+            earnings = Earnings(billing, fake, developer_id, base)
+            routes = [*webhook_routes(billing), *earnings.routes(), Mount(FAKE_PATH, fake.app)]
+            yield CardPayments(billing, routes, fake, earnings)
 
 
 @asynccontextmanager
@@ -80,7 +87,11 @@ async def _billing_at(fake: FakeStripe, ledger: OpenLedger, settings: Settings, 
     async with contextlib.aclosing(client()) as first:
         for made in await first.set_up(urls):
             signed_with[made.endpoint] = (made.secret,)
-    return Billing(ledger, client(webhook_secrets=signed_with), ledger.clock, terms_of(settings), endpoints=signed_with)
+    # Nobody waits a week to see a payout.
+    terms = replace(
+        terms_of(settings), maturity_days=0, first_maturity_days=0, smallest_payout=Money(MICROS_PER_CENT), payout_days=0
+    )
+    return Billing(ledger, client(webhook_secrets=signed_with), ledger.clock, terms, endpoints=signed_with)
 
 
 def _forget_earlier_fakes(ledger: OpenLedger) -> None:

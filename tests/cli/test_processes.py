@@ -114,7 +114,8 @@ def test_dev_prints_snippets_for_people() -> None:
         lines.append(process.stdout.readline())
         assert lines[-1], "payre dev ended before it was ready"
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    _, said = process.communicate(timeout=20)
+    assert "Traceback" not in said
     text = "".join(lines)
     assert "claude mcp add --transport http" in text
     assert '"mcpServers"' in text

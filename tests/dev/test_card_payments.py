@@ -7,9 +7,12 @@ from pathlib import Path
 import anyio
 import httpx2
 import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from payre_mcp.dev.app import Running, development
 from payre_mcp.dev.card_payments import FAKE_PATH, CardPayments
+from payre_mcp.dev.earnings import EARNINGS_PATH
 from payre_mcp.errors import SettingsInvalid
 from payre_mcp.hub.webhooks import PATHS
 from payre_mcp.money import Money
@@ -83,13 +86,36 @@ async def test_a_newcomer_pays_by_test_card_and_comes_back_to_the_money(tmp_path
         assert await dev.balance() == FIVE + TEN
 
 
+async def test_a_developer_connects_a_bank_and_is_paid_at_once(tmp_path: Path) -> None:
+    async with setup(tmp_path) as dev:
+        start = dev.running.addresses.console
+        page = await dev.pay_page()
+        await dev.browser.post(page.url, data={"act": "pay", "card": "4242 4242 4242 4242"})
+        async with (
+            httpx2.AsyncClient(headers={"X-Payre-Key": dev.key}, timeout=PATIENCE_S) as http,
+            Client(streamable_http_client(dev.running.addresses.server, http_client=http)) as agent,
+        ):
+            await agent.call_tool("archive", {"city": "Oslo"})
+        assert "not connected" in (await dev.browser.get(start)).text
+        onboarding = await dev.browser.post(f"{start}{EARNINGS_PATH}", data={"act": "connect"})
+        assert onboarding.url.path.startswith(f"{FAKE_PATH}/onboard/")
+        back = await dev.browser.post(onboarding.url, data={"status": "active"})
+        assert ("Pay out now" in back.text, "$4.83" in back.text) == (True, True)
+        paid = await dev.browser.post(f"{start}{EARNINGS_PATH}", data={"act": "pay"})
+        assert "succeeded" in paid.text
+        shown = await dev.cards.earnings.show()
+        assert (shown.reached, shown.due, shown.bank) == (Money.parse("4.83"), Money(0), "active")
+        again = await dev.browser.post(f"{start}{EARNINGS_PATH}", data={"act": "pay"})
+        assert "a payout is $0.01 at least" in alert(again)
+
+
 async def test_whoever_closes_the_browser_after_paying_is_credited_by_a_signed_webhook(tmp_path: Path) -> None:
     async with setup(tmp_path) as dev:
         page = await dev.pay_page()
         assert dev.cards.fake is not None
         dev.cards.fake.pay(page.url.path.rpartition("/")[2])
         await dev.balance_comes_to(FIVE + TEN)
-        assert "checkout.session.completed" in {event.kind for event in dev.ledger.inbox.list([], limit=9)}
+        assert {event.endpoint for event in dev.ledger.inbox.list([], limit=9)} == {"platform"}
         forged = await dev.browser.post(dev.running.addresses.hub + PATHS["platform"], content=b"{}")
         assert forged.status_code == 400
 

@@ -21,6 +21,7 @@ from payre_mcp.errors import (
     PriceAboveLimit,
     PriceSpecInvalid,
     Problem,
+    ProcessorError,
     RateLimited,
     ReceiptInvalid,
     ResultNotStored,
@@ -52,6 +53,11 @@ EXAMPLES: dict[type[PayreError], list[PayreError]] = {
     PriceSpecInvalid: [
         PriceSpecInvalid([Problem("unknown_key", "price", "unknown key 'prize'"), Problem("a", "b", "c", 14)], source="p.yaml"),
         PriceSpecInvalid([]),
+    ],
+    ProcessorError: [
+        ProcessorError("refused"),
+        ProcessorError("no answer", reason="no_answer", outcome_unknown=True, request_id="req_1"),
+        ProcessorError("too much", reason="rate_limit", try_later=True),
     ],
     PayreUnavailable: [PayreUnavailable(), PayreUnavailable("busy", retry_after_s=30.0)],
 }
