@@ -32,7 +32,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def is_pair_too_many(item: pytest.Item) -> bool:
     """Which event loop waits is nothing to the database that answers: three of the four pairs prove as much."""
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    return (parameters.get("anyio_backend"), parameters.get("ledger_url")) == ("trio", "postgres")
+    if parameters.get("anyio_backend") != "trio":
+        return False
+    # A test that runs again elsewhere, as those of a local gateway do through a hub, ran on both loops where it stands.
+    written_in: str = getattr(getattr(item, "obj", None), "__module__", "")
+    return written_in.rpartition(".")[2] != item.path.stem or parameters.get("ledger_url") == "postgres"
 
 
 @pytest.fixture(scope="session")

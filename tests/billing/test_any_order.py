@@ -18,6 +18,7 @@ SEEDS, QUICK_LIVES, LIVES = 4, 8, 2_000
 PAYDAYS, QUICK_PAYDAYS = 500, 4
 
 
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_whatever_happens_in_whatever_order_ends_in_one_balance(tmp_path: Path, faults: bool, seed: int) -> None:
     dice = random.Random(seed)
@@ -53,6 +54,7 @@ async def test_every_order_of_the_news_of_one_payment_ends_in_one_balance(tmp_pa
         await till.sound()
 
 
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_whatever_happens_to_a_payout_the_bank_and_the_earnings_agree(tmp_path: Path, faults: bool, seed: int) -> None:
     dice = random.Random(seed)
