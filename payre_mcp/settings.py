@@ -73,6 +73,7 @@ class Settings(BaseModel):
     top_up_max_usd: Annotated[Money, BeforeValidator(_money)] = Field(FIVE_HUNDRED, description="The largest top-up")
     top_up_fee_bps: int = Field(0, ge=0, le=10_000, description="A processing fee on a top-up, in hundredths of a percent of it")
     top_up_fee_usd: Annotated[Money, BeforeValidator(_money)] = Field(ZERO, description="And so much beside that")
+    top_up_delayed: bool = Field(default=False, description="Whether ways to pay are offered whose money takes days to come")
     maturity_days: int = Field(7, ge=0, le=365, description="How old a charge is when its earnings can be paid out")
     first_maturity_days: int = Field(
         14, ge=0, le=365, description="How old a consumer's first top-up is before earnings from them can be paid out"

@@ -69,9 +69,8 @@ class Checkouts:
             CheckoutOrder(
                 reference=name_of(payment), amount_cents=cents(payment.amount), fee_cents=cents(payment.fee),
                 customer_id=await self._customer(payment.owner_id), page_url=page_url,
-                expires_at=request.expires_at - _CLOCKS_DIFFER_US,
+                expires_at=request.expires_at - _CLOCKS_DIFFER_US, delayed=self._office.terms.delayed,
                 save_card=bool(RechargeWish.load(payment.detail)),
-                delayed=self._office.terms.delayed,
             )
         )  # fmt: skip
         await self._office.advance(payment, PaymentState.OPEN, processor_id=checkout.id)

@@ -17,7 +17,7 @@ def terms_of(settings: Settings) -> Terms:
     return Terms(
         top_up_fee_bps=settings.top_up_fee_bps, top_up_fee=settings.top_up_fee_usd, maturity_days=settings.maturity_days,
         first_maturity_days=settings.first_maturity_days, smallest_payout=settings.min_payout_usd,
-        payout_days=settings.payout_days, clawback=settings.clawback,
+        payout_days=settings.payout_days, clawback=settings.clawback, delayed=settings.top_up_delayed,
     )  # fmt: skip
 
 

@@ -26,10 +26,11 @@ def test_terms_are_the_operators() -> None:
     settings = load_settings({
         "PAYRE_TOP_UP_FEE_BPS": "290", "PAYRE_TOP_UP_FEE_USD": "0.30", "PAYRE_MATURITY_DAYS": "3",
         "PAYRE_FIRST_MATURITY_DAYS": "9", "PAYRE_MIN_PAYOUT_USD": "25", "PAYRE_PAYOUT_DAYS": "0", "PAYRE_CLAWBACK": "developers",
+        "PAYRE_TOP_UP_DELAYED": "true",
     })  # fmt: skip
     assert terms_of(settings) == Terms(
         top_up_fee_bps=290, top_up_fee=Money.parse("0.30"), maturity_days=3, first_maturity_days=9,
-        smallest_payout=Money.parse(25), payout_days=0, clawback="developers",
+        smallest_payout=Money.parse(25), payout_days=0, clawback="developers", delayed=True,
     )  # fmt: skip
     assert terms_of(load_settings({})) == Terms()
 
