@@ -66,7 +66,7 @@ class Payment(NamedTuple):
     amount: Money
     """What reaches or leaves the balance or the earnings; whole cents."""
     fee: Money
-    """Paid on top of it: the processing fee of a top-up."""
+    """Paid on top of it: the processing fee of a top-up; of a dispute, what was taken of that and the balance never had."""
     processor_id: str
     """The Checkout Session, PaymentIntent, Refund, Dispute or Transfer; empty while it is not known."""
     card_payment: str

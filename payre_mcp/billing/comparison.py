@@ -8,7 +8,7 @@ from payre_mcp.billing.office import Office, name_of, run
 from payre_mcp.clock import US_PER_S
 from payre_mcp.ledger.model import Kind
 from payre_mcp.money import MICROS_PER_CENT, Money
-from payre_mcp.payments import Payment, PaymentKind
+from payre_mcp.payments import UNDER_WAY, Payment, PaymentKind
 
 _PAGE = 500
 _FRESH_US = 300 * US_PER_S
@@ -57,6 +57,8 @@ class Comparison:
             found.payments += 1
             paid[payment.card_payment] = payment
             here, there = ours.pop(name_of(payment), _Moved()), _Moved()
+            if payment.kind == PaymentKind.DISPUTE and payment.state in UNDER_WAY:
+                here.micros -= payment.fee.micros  # lost to the platform, and booked once nothing can come back
             for name in {payment.processor_id, payment.card_payment} - {""}:
                 moved = theirs.pop(name, _Moved())
                 there = _Moved(there.micros + moved.micros, there.fee_micros + moved.fee_micros)

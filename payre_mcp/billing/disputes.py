@@ -2,11 +2,11 @@
 
 import logging
 
-from payre_mcp.billing.office import DAY_US, Office, name_of, run
+from payre_mcp.billing.office import DAY_US, Office, is_away, name_of, run
 from payre_mcp.billing.sources import Sources
 from payre_mcp.ids import first_id_at, format_id
 from payre_mcp.ledger.model import Kind, Refund, Transfer
-from payre_mcp.money import MICROS_PER_CENT, Money
+from payre_mcp.money import MICROS_PER_CENT, ZERO, Money
 from payre_mcp.payments import Payment, PaymentKind, PaymentState
 from payre_mcp.processors.base import CardDispute, CardRefund
 
@@ -36,6 +36,7 @@ class Disputes:
             await self._give_back(payment)
             return await self._office.advance(payment, PaymentState.REVERSED, problem="")
         if dispute.state == "lost":
+            await self._lose(payment)
             if self._office.terms.clawback == "developers" and payment.state != PaymentState.SUCCEEDED:
                 await self._claw_back(payment)
             return await self._office.advance(payment, PaymentState.SUCCEEDED)
@@ -50,18 +51,23 @@ class Disputes:
         if refund.state == "failed":
             await self._give_back(payment)
             return await self._office.advance(payment, PaymentState.REVERSED)
-        state = PaymentState.SUCCEEDED if refund.state == "succeeded" else PaymentState.PROCESSING
-        return await self._office.advance(payment, state)
+        if refund.state == "pending":
+            return await self._office.advance(payment, PaymentState.PROCESSING)
+        await self._lose(payment)
+        return await self._office.advance(payment, PaymentState.SUCCEEDED)
 
     async def _payment(self, processor_id: str, card_payment: str, amount_cents: int) -> Payment:
         """The row of what was taken, made where it is new."""
         paid = await self._sources.find(card_payment)
         if payment := await run(self._payments.find_by_processor_id, processor_id):
             return payment
-        now, amount = self._office.clock.now_us(), Money(amount_cents * MICROS_PER_CENT)
+        now, taken = self._office.clock.now_us(), Money(amount_cents * MICROS_PER_CENT)
+        away = sum((each.amount for each in await run(self._payments.children, paid.id) if is_away(each)), ZERO)
+        # The balance gives no more than it had got; what was paid on top of that was the platform's.
+        amount = min(taken, max(ZERO, paid.amount - away))
         payment = Payment(
             self._office.ledger.ids.new(), PaymentKind.DISPUTE, PaymentState.CREATED, paid.owner_id, paid.part, paid.id,
-            amount, Money(0), processor_id, "", "", "", now, now,
+            amount, taken - amount, processor_id, "", "", "", now, now,
         )  # fmt: skip
         await run(self._payments.add, payment)
         found = await run(self._payments.find_by_processor_id, processor_id)
@@ -69,24 +75,22 @@ class Disputes:
         return found
 
     async def _take(self, payment: Payment, fee_cents: int) -> None:
-        """Out of the balance, as far as it was credited; the rest was a processing fee, and the platform's."""
-        from_balance, rest = await self._split(payment)
+        """Out of the balance, even where it is spent."""
         key = name_of(payment)
-        if from_balance:
-            await self._office.send(Kind.CHARGEBACK, key, from_balance, part=payment.part, consumer_id=payment.owner_id)
-        await self._office.cost(payment, rest, f"{key}:rest")
+        if payment.amount:
+            await self._office.send(
+                Kind.CHARGEBACK, key, payment.amount.micros, part=payment.part, consumer_id=payment.owner_id
+            )  # fmt: skip
         await self._office.cost(payment, fee_cents * MICROS_PER_CENT, f"{key}:fee")
 
     async def _give_back(self, payment: Payment) -> None:
-        from_balance, _ = await self._split(payment)
-        await self._office.come_back(name_of(payment), from_balance, part=payment.part, consumer_id=payment.owner_id)
+        await self._office.come_back(
+            name_of(payment), payment.amount.micros, part=payment.part, consumer_id=payment.owner_id
+        )  # fmt: skip
 
-    async def _split(self, payment: Payment) -> tuple[int, int]:
-        """What of it the balance had got, and what was on top."""
-        paid = await run(self._payments.find, payment.parent_id)
-        assert paid is not None
-        from_balance = min(payment.amount.micros, paid.amount.micros)
-        return from_balance, payment.amount.micros - from_balance
+    async def _lose(self, payment: Payment) -> None:
+        """What the balance had not got is lost to the platform, and known to be once nothing can come back."""
+        await self._office.cost(payment, payment.fee.micros, f"{name_of(payment)}:rest")
 
     async def _claw_back(self, lost: Payment) -> None:
         """Refund the payer's newest charges, as far as the loss goes and no developer can have been paid for them."""

@@ -110,6 +110,11 @@ def name_of(payment: Payment) -> str:
     return format_id(_PREFIXES.get(payment.kind, "top"), payment.id)
 
 
+def is_away(payment: Payment) -> bool:
+    """Whether a refund or dispute keeps what it took."""
+    return payment.state not in {PaymentState.FAILED, PaymentState.EXPIRED, PaymentState.REVERSED}
+
+
 def cents(amount: Money) -> int:
     """An amount that is known to be in whole cents."""
     whole, rest = divmod(amount.micros, MICROS_PER_CENT)

@@ -3,7 +3,7 @@
 import logging
 
 from payre_mcp.billing.disputes import Disputes
-from payre_mcp.billing.office import KEY_LIFE_US, Mismatch, Office, cents, name_of, run, whole_cents
+from payre_mcp.billing.office import KEY_LIFE_US, Mismatch, Office, cents, is_away, name_of, run, whole_cents
 from payre_mcp.billing.sources import PAID
 from payre_mcp.errors import InsufficientBalance, InvalidRequest, NotFound, ProcessorError
 from payre_mcp.ids import parse_id
@@ -134,14 +134,9 @@ class Refunds:
         account = await run(self._office.ledger.journal.account, paid[0].part, consumer_id)
         left = whole_cents(account.available_micros if account else 0).micros
         for top_up in paid:
-            gone = sum(each.amount.micros for each in await run(self._payments.children, top_up.id) if _is_away(each))
+            gone = sum(each.amount.micros for each in await run(self._payments.children, top_up.id) if is_away(each))
             piece = min(left, max(0, top_up.amount.micros - gone))
             left -= piece
             if piece:
                 sources.append((top_up, piece))
         return sources
-
-
-def _is_away(payment: Payment) -> bool:
-    """Whether a refund or dispute keeps what it took."""
-    return payment.state not in {PaymentState.FAILED, PaymentState.EXPIRED, PaymentState.REVERSED}

@@ -82,3 +82,29 @@ async def test_who_bears_a_loss_is_what_the_operator_set(ledger_url: str, clawba
         assert till.balance() == Money(-2_000_000 if by_developers else -6_000_000)
         assert earned(till) == (1_940_000 if by_developers else 5_820_000), "only what is not mature is taken back"
         await till.sound()
+
+
+@pytest.mark.parametrize("won", [True, False])
+async def test_the_balance_gives_back_no_more_than_it_had_got(ledger_url: str, won: bool) -> None:
+    async with open_till(ledger_url, terms=Terms(top_up_fee=Money.parse("0.59"))) as till:
+        payment = await till.top_up()
+        await till.billing.refunds.request(till.payer.id, Money.parse(4))
+        dispute = till.stripe.open_dispute(payment.card_payment, amount=659)
+        await till.news()
+        assert till.balance() == ZERO
+        till.clock.advance(3600)
+        assert (await till.billing.comparison.run()).differences == []
+        till.stripe.close_dispute(dispute, won=won)
+        await till.news()
+        assert till.balance() == Money.parse(6 if won else 0)
+        await till.sound()
+
+
+async def test_refunds_at_the_dashboard_take_no_more_than_the_balance_had_got(ledger_url: str) -> None:
+    async with open_till(ledger_url, terms=Terms(top_up_fee=Money.parse("0.59"))) as till:
+        payment = await till.top_up()
+        for cents in (600, 459):
+            till.stripe.refund_in_dashboard(payment.card_payment, cents)
+            await till.news()
+        assert till.balance() == ZERO
+        await till.sound()
