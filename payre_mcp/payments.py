@@ -74,7 +74,7 @@ class Payment(NamedTuple):
     problem: str
     """Why it did not go on, for people; empty when all is well."""
     detail: str
-    """JSON of what this kind alone needs, such as a payout's lines."""
+    """What this kind alone needs: a payout's lines, the card of a recharge, the wish for recharges of a top-up."""
     created_at: int
     updated_at: int
 
