@@ -62,12 +62,13 @@ class Disputes:
         if payment := await run(self._payments.find_by_processor_id, processor_id):
             return payment
         now, taken = self._office.clock.now_us(), Money(amount_cents * MICROS_PER_CENT)
-        away = sum((each.amount for each in await run(self._payments.children, paid.id) if is_away(each)), ZERO)
-        # The balance gives no more than it had got; what was paid on top of that was the platform's.
-        amount = min(taken, max(ZERO, paid.amount - away))
+        siblings = await run(self._payments.children, paid.id)
+        away = sum((each.amount for each in siblings if each.processor_id and is_away(each)), ZERO)
+        # A processing fee was paid on top of what the balance got: so much of what is taken at last was the platform's.
+        on_top = min(paid.fee, taken, max(ZERO, taken + away - paid.amount))
         payment = Payment(
             self._office.ledger.ids.new(), PaymentKind.DISPUTE, PaymentState.CREATED, paid.owner_id, paid.part, paid.id,
-            amount, taken - amount, processor_id, "", "", "", now, now,
+            taken - on_top, on_top, processor_id, "", "", "", now, now,
         )  # fmt: skip
         await run(self._payments.add, payment)
         found = await run(self._payments.find_by_processor_id, processor_id)
