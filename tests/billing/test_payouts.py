@@ -1,5 +1,6 @@
 """Payouts: what has matured goes to the developer's bank, once, and what fails is in the earnings again."""
 
+import anyio
 import pytest
 
 from payre_mcp.billing.office import Terms
@@ -112,6 +113,18 @@ async def test_a_lost_answer_pays_once(till: Till, done: bool) -> None:
     await till.billing.reconciler.run()
     assert till.stripe.paid_out(account) == 2910
     assert till.payments(PaymentKind.PAYOUT, owner_id=developer_of(till))[0].state == PaymentState.SUCCEEDED
+    await till.sound()
+
+
+async def test_several_runs_at_once_pay_once(till: Till) -> None:
+    account = await ready(till)
+    async with anyio.create_task_group() as runs:
+        for _ in range(4):
+            runs.start_soon(till.restart().payouts.run_all)
+    till.clock.advance(300)
+    await till.billing.reconciler.run()
+    assert till.stripe.paid_out(account) == 2910
+    assert earned(till) == Money(4_850)
     await till.sound()
 
 
